@@ -1,0 +1,1 @@
+"""Experiments: one file each, all starting from `base.py`."""

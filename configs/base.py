@@ -1,0 +1,111 @@
+"""Every config key with its default; an experiment copies this and changes what differs."""
+
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the defaults; `arg` must be empty (experiments take `runlocal`)."""
+    if arg:
+        raise ValueError(f"configs/base.py takes no argument; got {arg!r}; leave it out")
+    c = ConfigDict()
+    c.seed = 0  # every random number of the run derives from it
+    c.stages = ("pretrain", "teacher", "cache", "distill", "baselines", "evaluate", "report")
+
+    c.data = ConfigDict()
+    c.data.source = "digits"  # digits | folder | tfds | arrays
+    c.data.dir = ""  # folder: holds train/CLASS/* and val/CLASS/*; tfds: its data_dir
+    c.data.name = ""  # tfds: dataset name, e.g. "cifar10"
+    c.data.file = ""  # arrays: npz with {train,val}_{images,labels} and optional class_names
+    c.data.train_split = "train"  # tfds: split string
+    c.data.val_split = "test"  # tfds: split string
+    c.data.image_size = 32  # side in pixels; `{size}` in the strings below
+    c.data.train_ops = (
+        "decode|resize({size})|random_crop({size}, pad=4)|flip_lr"  # clean training view
+    )
+    c.data.augment_ops = "augmix(severity=3)"  # on top of train_ops: the augmented view
+    c.data.eval_ops = "decode|resize({size})"  # evaluation view
+    c.data.calibration_images = 1000  # of train (at most a tenth), held out for head selection
+    c.data.max_bad_images = 0  # how many unreadable images a run tolerates (they are reported)
+    c.data.verify = True  # decode every image of a folder once before training
+
+    c.student = ConfigDict()
+    c.student.name = "vit_tiny"  # see `python -m robust_jax.models`
+    c.student.dtype = "float32"  # compute dtype: float32 | bfloat16
+    c.pretrain = _training(total_epochs=30, batch_size=128, optimizer="adamw", learning_rate=1e-3)
+
+    c.teacher = _training(
+        total_epochs=20, batch_size=128, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4
+    )
+    c.teacher.name = "resnet_small"  # see `python -m robust_jax.models`
+    c.teacher.loss = "augmix_jsd"  # cross_entropy (augmented view only) | augmix_jsd
+    c.teacher.jsd_weight = 12.0  # lambda of the AugMix paper
+
+    c.augmented = ConfigDict()
+    c.augmented.replicas = 2  # R: the augmented set has N' = R * N elements
+    c.augmented.fraction = (
+        0.5  # a: the part of it that is used (paper, section 7 of the supplement)
+    )
+
+    c.method = ConfigDict()
+    c.method.tuned_params = "auto"  # paper | auto | a count "2100000" | a fraction "0.05"
+    c.method.heads_share = 0.2  # part of the budget in the three heads (supplement, section 7)
+    c.method.share = "tail"  # tail: heads share the tuned tail | none: a copy for each head
+    c.method.dropout = 0.25  # supplement, section 7
+    c.method.kd = ConfigDict()
+    c.method.kd.weight = 0.5  # lambda: 0 is "w/o KD"
+    c.method.kd.temperature = 2.0  # tau
+    c.method.kd.weighting = "none"  # none | teacher_entropy
+    c.method.kd.heads = ("clean", "unclean", "combined")  # heads that the teacher teaches
+    c.method.kd.clean_anchor = 0.0  # weight of KL to the original model on clean images
+    c.distill = _training(total_epochs=50, batch_size=256, optimizer="adam", learning_rate=1e-3)
+
+    c.cache = ConfigDict()
+    c.cache.use = "auto"  # auto (compares bytes and passes, says why) | true | false (stream)
+    c.cache.dtype = "bfloat16"  # bfloat16 | float32
+    c.cache.max_gigabytes = 50.0  # auto streams when the cache would be larger
+
+    c.baselines = ConfigDict()
+    c.baselines.methods = ("original", "teacher", "apt", "ours_no_kd")  # rows beside `ours`
+
+    c.selection = ConfigDict()
+    c.selection.num_samples = 10  # N MC-dropout samples a head (supplement, section 7)
+    c.selection.uncertainty = "mutual_information"  # | variance | predictive_entropy
+    c.selection.score = "product"  # product | sum | uncertainty | kl | max_logit
+    c.selection.direction = "combined_to_head"  # | head_to_combined
+    c.selection.candidates = "clean_unclean"  # | all (the combined head may answer)
+    c.selection.calibrate = True  # temperature a head and one threshold, on held-out images
+
+    c.evaluate = ConfigDict()
+    c.evaluate.batch_size = 250  # images at a time
+    c.evaluate.corruptions = ("all",)  # all (the 15 of ImageNet-C) or names
+    c.evaluate.severities = (1, 2, 3, 4, 5)  # 1 to 5
+    c.evaluate.max_images = config_dict.placeholder(int)  # evaluate on the first so many only
+
+    c.train = ConfigDict()
+    c.train.log_every_steps = 20  # metrics to TensorBoard and the progress line
+    c.train.checkpoint_every_steps = 200  # a resume repeats at most so many steps
+    return c.lock()
+
+
+def _training(
+    *,
+    total_epochs: float,
+    batch_size: int,
+    optimizer: str,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+) -> ConfigDict:
+    t: Any = ConfigDict()
+    t.total_epochs = config_dict.FieldReference(total_epochs, field_type=float)  # or the next two
+    t.total_steps = config_dict.placeholder(int)  # instead of total_epochs
+    t.total_examples = config_dict.placeholder(int)  # instead of total_epochs
+    t.batch_size = batch_size  # over all devices
+    t.optimizer = optimizer  # adam | adamw | sgd (Nesterov momentum 0.9)
+    t.learning_rate = learning_rate  # peak
+    t.schedule = "cosine"  # cosine (to 0) | constant
+    t.warmup_percent = 5.0  # of all steps, linear from 0
+    t.weight_decay = weight_decay  # decoupled; not on biases and norms
+    t.clip_norm = 1.0  # global gradient norm; 0 turns it off
+    return t

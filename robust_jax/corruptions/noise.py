@@ -1,0 +1,34 @@
+"""Gaussian, shot and impulse noise (Hendrycks & Dietterich 2019)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Generator
+
+
+def gaussian_noise(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.ndarray:
+    """Adds normal noise of standard deviation `sigma` (of the range) to u8[b, h, w, 3]."""
+    noise = np.empty(images.shape, np.float32)
+    for rng, out in zip(rngs, noise, strict=True):
+        rng.standard_normal(out=out, dtype=np.float32)
+    noise *= np.float32(255 * sigma)
+    noise += images
+    return noise
+
+
+def shot_noise(images: np.ndarray, rngs: Sequence[Generator], photons: float) -> np.ndarray:
+    """Poisson noise on u8[b, h, w, 3] where white is `photons` photons."""
+    rates = images * (photons / 255)
+    counts = [rng.poisson(rate) for rng, rate in zip(rngs, rates, strict=True)]
+    return np.stack(counts) / photons * 255
+
+
+def impulse_noise(images: np.ndarray, rngs: Sequence[Generator], fraction: float) -> np.ndarray:
+    """Salt and pepper, half each, on `fraction` of the values of u8[b, h, w, 3]."""
+    uniform = np.empty(images.shape, np.float32)
+    for rng, out in zip(rngs, uniform, strict=True):
+        rng.random(out=out, dtype=np.float32)
+    noisy = images.copy()
+    noisy[uniform < fraction] = 0
+    noisy[uniform < fraction / 2] = 255
+    return noisy

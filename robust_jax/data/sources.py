@@ -1,0 +1,206 @@
+"""Sources of labelled images with random access: digits, arrays, folders, TFDS.
+
+Imports no TensorFlow; TFDS is imported when a TFDS source is loaded.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+from etils import epath
+from PIL import Image
+
+SPLITS = ("train", "val")
+
+_DIGITS_VAL = 360  # of 1,797
+_DIGITS_SIDE = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Labelled images, read one by one by number.
+
+    Attributes:
+      name: for messages and reports.
+      class_names: k names.
+      labels: int32[n] in [0, k).
+      read: number -> encoded bytes or uint8[h, w, 3]; called from several threads.
+      fingerprint: hash of what determines the content.
+      bad_images: unreadable images that were left out.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    read: Callable[[int], bytes | np.ndarray]
+    fingerprint: str
+    bad_images: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise ValueError(
+                f"{self.name} has one class only; got {list(self.class_names)}; give at least two"
+            )
+        if not len(self.labels):
+            raise ValueError(f"{self.name} has no images; got 0 labels; give at least one image")
+        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"labels of {self.name} are out of range; got {self.labels.min()} to "
+                f"{self.labels.max()} for {len(self.class_names)} classes; number the classes "
+                f"from 0 to {len(self.class_names) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "Source":
+        """Returns a source of the given images only, in the given order.
+
+        Args:
+          indices: int[m] in [0, n).
+        """
+        chosen = np.asarray(indices, np.int64)
+        if chosen.ndim != 1 or not len(chosen) or chosen.min() < 0 or chosen.max() >= len(self):
+            raise ValueError(
+                f"no such subset of {self.name}; got indices of shape {list(chosen.shape)}; give "
+                f"one or more whole numbers from 0 to {len(self) - 1}"
+            )
+        return dataclasses.replace(
+            self,
+            labels=self.labels[chosen],
+            read=lambda i: self.read(int(chosen[i])),
+            fingerprint=fingerprint(self.fingerprint, chosen),
+        )
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hashes strings and arrays to 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+) -> Source:
+    """Makes a source of images in memory.
+
+    Args:
+      images: uint8[n, h, w, 3].
+      labels: int[n] in [0, k).
+      class_names: k names; None for "0", "1", ...
+      name: for messages and reports.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images of {name} have the wrong form; got {images.dtype}{list(images.shape)}; give "
+            "uint8[n, h, w, 3] with values from 0 to 255"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels of {name} have the wrong form; got {labels.dtype}{list(labels.shape)}; give "
+            f"one whole number for each of the {len(images)} images"
+        )
+    if class_names is None:
+        class_names = [str(k) for k in range(int(labels.max(initial=-1)) + 1)]
+    names = tuple(map(str, class_names))
+    # Range before the cast to int32, which could wrap a label into range.
+    wide = np.clip(labels, -1, len(names)).astype(np.int32)
+    return Source(name, names, wide, images.__getitem__, fingerprint(images, wide, names))
+
+
+def load(
+    data: ml_collections.ConfigDict, split: str, *, index_dir: epath.PathLike | None = None
+) -> Source:
+    """Loads a split of the source that a config names.
+
+    Args:
+      data: `config.data`; key `source` is one of digits, folder, tfds, arrays.
+      split: "train" or "val".
+      index_dir: where to keep what is slow to find out about a source (which images of a folder
+        are readable, the labels of a TFDS split), so that a restart need not do so again.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split; got {split!r}; use one of {', '.join(SPLITS)}")
+    if data.source not in _LOADERS:
+        near = difflib.get_close_matches(str(data.source), _LOADERS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"unknown data.source; got {data.source!r}; {hint}use one of {', '.join(_LOADERS)}"
+        )
+    return _LOADERS[data.source](data, split, epath.Path(index_dir) if index_dir else None)
+
+
+def _digits(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+    """The 1,797 8x8 digits of scikit-learn, enlarged to 32x32, in a fixed stratified split."""
+    from sklearn import datasets, model_selection
+
+    grey, labels = datasets.load_digits(return_X_y=True)
+    small = np.round(grey.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    parts = model_selection.train_test_split(
+        np.arange(len(labels)), test_size=_DIGITS_VAL, random_state=0, stratify=labels
+    )
+    chosen = np.sort(parts[SPLITS.index(split)])
+    size = (_DIGITS_SIDE, _DIGITS_SIDE)
+    large = [Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in small]
+    images = np.stack([np.asarray(image.convert("RGB")) for image in large])
+    return from_arrays(images[chosen], labels[chosen], name=f"digits {split}")
+
+
+def _arrays(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+    """An npz file with train_images, train_labels, val_images, val_labels[, class_names]."""
+    path = epath.Path(data.file or "")
+    if not data.file or not path.is_file():
+        raise ValueError(
+            f"data.file is not a file; got {data.file!r}; give the path of an npz file"
+        )
+    needed = [f"{part}_{what}" for part in SPLITS for what in ("images", "labels")]
+    with path.open("rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
+            missing = [key for key in needed if key not in archive]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}, it has {', '.join(archive)}")
+            labels = {part: archive[f"{part}_labels"] for part in SPLITS}
+            images = archive[f"{split}_images"]
+            names = archive["class_names"].tolist() if "class_names" in archive else None
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"cannot use data.file ({error}); got {data.file!r}; save it with np.savez and the "
+                f"arrays {', '.join(needed)} (no object arrays), and class_names if you like"
+            ) from error
+    if names is None:  # both splits count the same classes
+        count = max(int(part.max(initial=-1)) for part in labels.values()) + 1
+        names = [str(k) for k in range(count)]
+    return from_arrays(images, labels[split], names, name=f"{path.name} {split}")
+
+
+def _folder(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+    from robust_jax.data import folder
+
+    return folder.load(data, split, index_dir)
+
+
+def _tfds(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+    from robust_jax.data import tfds_source
+
+    return tfds_source.load(data, split, index_dir)
+
+
+_LOADERS = {"digits": _digits, "folder": _folder, "tfds": _tfds, "arrays": _arrays}

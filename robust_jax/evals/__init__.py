@@ -1,0 +1,1 @@
+"""Evaluation: the metrics, and the evaluators that collect what the metrics need."""

@@ -1,0 +1,100 @@
+"""Runs a jitted function over every image of an evaluation set exactly once."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from robust_jax import sharding
+from robust_jax.data.pipeline import Elements, ordered_batches
+from robust_jax.data.sources import Source
+
+Outputs = dict[str, np.ndarray]
+KEEP_BYTES = 2 << 30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalSet:
+    """The images of a source after the evaluation ops.
+
+    Attributes:
+      source: labelled records.
+      ops: evaluation ops; images of one size come out.
+      max_images: only the first so many (of a fixed random order), or None.
+    """
+
+    source: Source
+    ops: str
+    max_images: int | None = None
+
+    @functools.cached_property
+    def records(self) -> Source:
+        """The records that are evaluated."""
+        if self.max_images is None or self.max_images >= len(self.source):
+            return self.source
+        order = np.random.default_rng(0).permutation(len(self.source))[: self.max_images]
+        return self.source.subset(np.sort(order))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels int32[n]."""
+        return self.records.labels
+
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (images uint8[b, h, w, 3], ids int[b]) in order; the last may be shorter.
+
+        Images are kept in memory between passes when they fit in 2 GiB.
+        """
+        if (kept := self.__dict__.get("_kept")) is None:
+            kept, size = [], 0
+            elements = Elements(source=self.records, ops=self.ops, views={"image": ""}, seed=0)
+            for batch in ordered_batches(elements, batch_size=batch_size, pad=False):
+                size += batch["image"].nbytes
+                if size <= KEEP_BYTES:
+                    kept.append((batch["image"], batch["id"]))
+                yield batch["image"], batch["id"]
+            if size <= KEEP_BYTES:
+                self.__dict__["_kept"] = kept
+            return
+        yield from kept
+
+
+def evaluate(
+    function: Callable[[Any, jax.Array], dict[str, jax.Array]],
+    arrays: Any,
+    images: EvalSet,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    transform: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Outputs:
+    """Applies a function to every image and returns its outputs in order.
+
+    Args:
+      function: (arrays, images uint8[b, h, w, 3]) -> outputs with b rows; jitted here, so pass the
+        same object again to reuse what was compiled.
+      arrays: replicated over the mesh.
+      batch_size: rounded up to a multiple of the devices.
+      transform: host function (images, ids) -> images, for example a corruption.
+
+    Returns:
+      name -> array with one row for each image; padding rows are gone.
+    """
+    padded = -(-min(batch_size, len(images.labels)) // mesh.size) * mesh.size
+    found: list[Outputs] = []
+    for batch, ids in images.batches(padded):
+        changed = batch if transform is None else transform(batch, ids)
+        missing = padded - len(changed)
+        filled = np.concatenate([changed, np.repeat(changed[-1:], missing, 0)])
+        outputs = _jitted(function)(arrays, sharding.shard_batch({"image": filled}, mesh)["image"])
+        found.append({k: v[: len(changed)] for k, v in jax.device_get(outputs).items()})
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+@functools.lru_cache(maxsize=16)
+def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function)

@@ -1,0 +1,121 @@
+"""The command line: `python -m robust_jax.main --config configs/X.py[:arg] --workdir DIR`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import config_flags
+
+from robust_jax import config as config_lib
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/X.py[:arg]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; gs:// works.", required=True)
+_RERUN = flags.DEFINE_enum(
+    "rerun", None, config_lib.STAGES, "Run this stage, and what depends on it, again."
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the stages of a config, from where an earlier run of the same workdir stopped."""
+    if len(argv) > 1:
+        raise ValueError(f"unexpected arguments; got {argv[1:]}; options begin with --")
+    # Orbax tells a screenful about every file it touches.
+    logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value
+    config_lib.validate(config, _base_config())
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import jax
+
+    workdir = epath.Path(_WORKDIR.value)
+    if not _DRY_RUN.value:
+        workdir.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+    from robust_jax import stages, writers
+    from robust_jax.stages.context import Context
+
+    context = Context(config, workdir)
+    _print_plan(context)
+    if _DRY_RUN.value:
+        return
+    writers.write_json(workdir / "config.json", config_lib.flatten(config))
+    writers.write_json(workdir / "versions.json", _versions())
+    if _RERUN.value:
+        stages.clear(workdir, _RERUN.value)
+    for name in config_lib.STAGES:
+        if name not in config.stages:
+            continue
+        if stages.is_done(workdir, name, config, context.data_fingerprint):
+            print(f"stage {name}: done before")
+            continue
+        print(f"stage {name}")
+        stages.run(name, context)
+
+
+def _print_plan(context: Any) -> None:
+    import jax
+
+    from robust_jax.method import budget
+
+    config, model = context.config, context.student_model
+    shapes = context.shapes(model)
+    print(budget.format_table(context.plan, model, shapes["params"]))
+    frozen = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    tuned = 4 * context.plan.tuned_params
+    print(
+        f"data: {context.train.name}, {len(context.train):,} train, {len(context.calibration):,} "
+        f"calibration and {len(context.val):,} evaluation images, "
+        f"{len(context.class_names)} classes"
+    )
+    print(
+        f"memory: frozen {frozen / 1e6:.1f} MB, tuned {tuned / 1e6:.2f} MB and its Adam moments "
+        f"{2 * tuned / 1e6:.2f} MB, on {context.mesh.size} {jax.devices()[0].platform} device(s)"
+    )
+    sizes = {"pretrain": len(context.train), "teacher": len(context.train)}
+    sizes["distill"] = len(context.augmented_set())
+    for stage, size in sizes.items():
+        section = config[stage]
+        steps = config_lib.duration(section, "total", examples=size, label=stage)
+        print(f"{stage}: {steps:,} steps of {section.batch_size}, {section.optimizer}")
+    print("stages: " + ", ".join(s for s in config_lib.STAGES if s in config.stages))
+
+
+def _base_config() -> Any:
+    from configs import base
+
+    return base.get_config()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {**found, "git_commit": commit or "unknown"}
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line, with unknown config keys explained before anything else."""
+    config_lib.check_overrides(argv)
+    return app.parse_flags_with_usage(argv)
+
+
+def cli() -> None:
+    """Runs `main` through absl."""
+    app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,227 @@
+"""Calibration of the choice between heads, fitted on held-out clean and augmented images (ours).
+
+Never fit on test corruptions: what the numbers then measure is the fit. Fits take and give numpy;
+`Calibration` and `Gate` are trees, so a jitted prediction takes them as ordinary arguments.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+from robust_jax.method.selection import HEADS, SelectionConfig, gate_inputs, predict
+
+_LOG_TEMPERATURE_BOUNDS = (-3.0, 3.0)
+_GATE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_GATE_FOLDS = 3
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """A logistic classifier of clean against shifted, on standardised inputs.
+
+    Attributes: mean, scale, weights: f32[f]; bias: f32[].
+    """
+
+    mean: Any
+    scale: Any
+    weights: Any
+    bias: Any
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Log-odds of being shifted: f32[b, f] -> f32[b]."""
+        return (inputs - self.mean) / self.scale @ jnp.asarray(self.weights) + self.bias
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What `selection.predict` needs beyond the logits.
+
+    Attributes:
+      temperatures: one positive number per head of `HEADS`; its logits are divided by it.
+      threshold: unclean answers where the routing score exceeds it.
+      gate: only for `score='gate'`.
+      config: the options it was fitted for; a threshold means nothing under others.
+    """
+
+    temperatures: dict[str, float]
+    threshold: float = 0.0
+    gate: Gate | None = None
+    config: SelectionConfig = dataclasses.field(
+        default=SelectionConfig(), metadata={"static": True}
+    )
+
+    def to_json(self) -> str:
+        """One JSON object; floats survive the round trip exactly."""
+        return json.dumps(
+            dataclasses.asdict(self), default=lambda array: np.asarray(array).tolist()
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Calibration":
+        """The calibration that `to_json` wrote."""
+        fields = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != known or set(fields["temperatures"]) != set(HEADS):
+            raise ValueError(
+                f"this is not a calibration; got keys {sorted(fields)}; "
+                f"expected {sorted(known)} with temperatures for {', '.join(HEADS)}"
+            )
+        gate = fields["gate"]
+        if gate is not None:
+            gate = Gate(**{name: np.asarray(value, np.float32) for name, value in gate.items()})
+        return cls(
+            temperatures=fields["temperatures"],
+            threshold=fields["threshold"],
+            gate=gate,
+            config=SelectionConfig(**fields["config"]),
+        )
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the least negative log-likelihood of the mean softmax.
+
+    Searched in [e^-3, e^3]: on separable data the best temperature is 0, and no bound is no answer.
+
+    Args: logits: f32[s, b, k] of one head; labels: int[b].
+    """
+    logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
+    if logits.ndim != 3 or labels.shape != logits.shape[1:2] or labels.size == 0:
+        raise ValueError(
+            f"a temperature is fitted on logits [s, b, k] and labels [b]; "
+            f"got {logits.shape} and {labels.shape}; give at least one image of each"
+        )
+    true_class = np.arange(labels.size), labels
+
+    def nll(log_temperature: float) -> float:
+        log_probs = scipy.special.log_softmax(logits * np.exp(-log_temperature), axis=-1)
+        true = log_probs[:, *true_class].astype(np.float64)
+        return float(np.log(len(true)) - scipy.special.logsumexp(true, axis=0).mean())
+
+    best = scipy.optimize.minimize_scalar(nll, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded")
+    return float(np.exp(best.x))
+
+
+def fit_threshold(routing_score_clean: np.ndarray, routing_score_shifted: np.ndarray) -> float:
+    """The threshold with the largest mean of both F_correct.
+
+    F_correct only changes at the given scores, so every interval between two of them is tried, and
+    the midpoint of the best is returned (the widest of equals; beyond an end, one past it).
+
+    Args: routing_score_clean, routing_score_shifted: f32[b], higher for likely shifted.
+    """
+    clean, shifted = (
+        np.sort(np.asarray(scores, np.float64).ravel())
+        for scores in (routing_score_clean, routing_score_shifted)
+    )
+    if clean.size == 0 or shifted.size == 0:
+        raise ValueError(
+            f"a threshold needs both kinds of images; got {clean.size} clean and "
+            f"{shifted.size} shifted; give at least one of each"
+        )
+    values = np.unique(np.concatenate([clean, shifted]))
+    if not np.isfinite(values).all():
+        raise ValueError("routing scores must be finite; got NaN or infinity; check the logits")
+    thresholds = np.concatenate(
+        [values[:1] - 1.0, (values[:-1] + values[1:]) / 2, values[-1:] + 1.0]
+    )
+    kept = np.searchsorted(clean, thresholds, side="right")
+    caught = shifted.size - np.searchsorted(shifted, thresholds, side="right")
+    # Integers, so that equals compare equal.
+    gain = kept * shifted.size + caught * clean.size
+    width = np.concatenate([[0.0], np.diff(values), [0.0]])
+    best = np.flatnonzero(gain == gain.max())
+    return float(thresholds[best[np.argmax(width[best])]])
+
+
+def fit_gate(inputs_clean: np.ndarray, inputs_shifted: np.ndarray, seed: int = 0) -> Gate:
+    """A logistic classifier of clean against shifted, both counting the same.
+
+    The strength of its L2 penalty is chosen by cross-validation over folds drawn from `seed`: the
+    inputs are often more than the images.
+
+    Args: inputs_clean, inputs_shifted: f32[b, f] of `selection.gate_inputs`.
+    """
+    # Slow to import, and only fits need it.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    clean, shifted = np.asarray(inputs_clean, np.float64), np.asarray(inputs_shifted, np.float64)
+    if min(len(clean), len(shifted)) < _GATE_FOLDS or clean.shape[1:] != shifted.shape[1:]:
+        raise ValueError(
+            f"a gate needs {_GATE_FOLDS} or more images of each kind with the same inputs; "
+            f"got {clean.shape} and {shifted.shape}; hold out more images"
+        )
+    inputs = np.concatenate([clean, shifted])
+    is_shifted = np.repeat([0, 1], [len(clean), len(shifted)])
+    mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    inputs = (inputs - mean) / scale
+    folds = StratifiedKFold(_GATE_FOLDS, shuffle=True, random_state=seed)
+
+    def classifier(c: float) -> LogisticRegression:
+        return LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
+
+    best = max(
+        _GATE_REGULARISATION,
+        key=lambda c: cross_val_score(
+            classifier(c), inputs, is_shifted, cv=folds, scoring="roc_auc"
+        ).mean(),
+    )
+    fitted = classifier(best).fit(inputs, is_shifted)
+    return Gate(*(np.float32(x) for x in (mean, scale, fitted.coef_[0], fitted.intercept_[0])))
+
+
+def calibrate(
+    logits_clean: np.ndarray,
+    labels_clean: np.ndarray,
+    logits_shifted: np.ndarray,
+    labels_shifted: np.ndarray,
+    config: SelectionConfig,
+    z_clean: np.ndarray | None = None,
+    z_shifted: np.ndarray | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """Fits temperatures, then the gate or the threshold that `config` needs.
+
+    Every temperature is fitted on both kinds of images: what is calibrated is the heads against
+    each other on what they will meet, not each on its own kind. The gate keeps threshold 0; its
+    log-odds on its own training images say nothing better.
+
+    Args:
+      logits_clean, logits_shifted: f32[h, s, b, k].
+      labels_clean, labels_shifted: int[b].
+      config: the options to fit for.
+      z_clean, z_shifted: [b, ..., d] boundary activations, for `score='gate'`.
+      seed: of the gate's folds.
+    """
+    labels = np.concatenate([labels_clean, labels_shifted])
+    temperatures = {
+        head: fit_temperature(np.concatenate(pair, axis=1), labels)
+        for head, *pair in zip(HEADS, logits_clean, logits_shifted, strict=True)
+    }
+    if config.score == "gate":
+        if z_clean is None or z_shifted is None:
+            raise ValueError("score='gate' is fitted on z; got None; pass z_clean and z_shifted")
+        measure = dataclasses.replace(config, score="product")
+        unset = Calibration(temperatures, config=measure)
+
+        def inputs(logits: np.ndarray, z: np.ndarray) -> np.ndarray:
+            answer = predict(jnp.asarray(logits), measure, unset)
+            return np.asarray(gate_inputs(jnp.asarray(z), answer["uncertainty"], answer["kl"]))
+
+        gate = fit_gate(inputs(logits_clean, z_clean), inputs(logits_shifted, z_shifted), seed)
+        return Calibration(temperatures, gate=gate, config=config)
+    unset = Calibration(temperatures, config=config)
+    routing = [
+        np.asarray(predict(jnp.asarray(logits), config, unset)["routing_score"])
+        for logits in (logits_clean, logits_shifted)
+    ]
+    return dataclasses.replace(unset, threshold=fit_threshold(*routing))

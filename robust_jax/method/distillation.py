@@ -1,0 +1,87 @@
+"""The three-head step: what a batch's features are, and how the tail learns from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from robust_jax.method import losses
+from robust_jax.method.student import Student
+from robust_jax.models import ModelEntry, normalise
+from robust_jax.state import TrainState
+from robust_jax.train import StepFn
+
+
+def features(
+    student: Student,
+    frozen: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    teacher: tuple[Any, ModelEntry] | None,
+) -> dict[str, jax.Array]:
+    """Computes everything about a batch that tuning does not change.
+
+    Args:
+      frozen: {"student": variables, "teacher": variables}.
+      batch: "clean" and "aug" uint8[b, h, w, 3] views of the same images.
+      teacher: (model, entry); None: no teacher logits.
+
+    Returns:
+      "z_clean", "z_aug" (boundary activations) and, with a teacher, "teacher_clean",
+      "teacher_aug" f32[b, k].
+    """
+    images = jnp.stack([batch["clean"], batch["aug"]], 1)
+    images = images.reshape(-1, *images.shape[2:])
+    z = student.trunk(frozen["student"], images)
+    out = {"z_clean": z[0::2], "z_aug": z[1::2]}
+    if teacher is not None:
+        model, entry = teacher
+        logits = model.apply(frozen["teacher"], normalise(images, entry)).astype(jnp.float32)
+        out |= {"teacher_clean": logits[0::2], "teacher_aug": logits[1::2]}
+    return jax.lax.stop_gradient(out)
+
+
+def make_step(
+    student: Student,
+    optimizer: optax.GradientTransformation,
+    kd: Any,
+    *,
+    seed: int,
+    teacher: tuple[Any, ModelEntry] | None,
+) -> StepFn:
+    """Returns the step that tunes the tail, on images or on their cached features alike.
+
+    Args:
+      kd: config section `method.kd`.
+      seed: of the dropout masks, together with the step number.
+      teacher: (model, entry) for batches of images; None when nothing is distilled.
+    """
+
+    def step_fn(
+        state: TrainState, frozen: Any, batch: Mapping[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        known = batch if "z_clean" in batch else features(student, frozen, batch, teacher)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        anchor = (
+            student.original(frozen["student"], known["z_clean"]) if kd["clean_anchor"] else None
+        )
+
+        def loss_fn(tuned: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            z = jnp.stack([known["z_clean"], known["z_aug"]], 1)
+            logits = student.tail(frozen["student"], tuned, z.reshape(-1, *z.shape[2:]), key)
+            return losses.three_head_loss(
+                {head: value[0::2] for head, value in logits.items()},
+                {head: value[1::2] for head, value in logits.items()},
+                batch["label"],
+                known.get("teacher_clean"),
+                known.get("teacher_aug"),
+                kd,
+                anchor,
+            )
+
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+        metrics["gradient_norm"] = optax.global_norm(grads)
+        return state.update(grads, optimizer), metrics
+
+    return step_fn

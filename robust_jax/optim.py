@@ -1,0 +1,44 @@
+"""Optimizers from optax: a schedule, clipping, and weight decay on weight matrices only."""
+
+from typing import Any
+
+import jax
+import optax
+
+
+def schedule(section: Any, total_steps: int) -> optax.Schedule:
+    """Returns step -> learning rate: linear warm-up, then cosine or constant."""
+    warmup = round(section.warmup_percent / 100 * total_steps)
+    if section.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            0.0 if warmup else section.learning_rate, section.learning_rate, warmup, total_steps
+        )
+    return optax.warmup_constant_schedule(0.0, section.learning_rate, warmup)
+
+
+def decay_mask(params: Any) -> Any:
+    """Marks what weight decay applies to: leaves of two or more axes (not biases, not norms)."""
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def make(section: Any, total_steps: int) -> optax.GradientTransformation:
+    """Builds the optimizer of a config section (`optimizer`, `learning_rate`, `weight_decay`, ...).
+
+    The gradient norm is that of the tuned parameters: frozen ones are not in the tree.
+    """
+    rate = schedule(section, total_steps)
+    decay = section.weight_decay
+    chain = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []
+    if section.optimizer == "sgd":
+        if decay:
+            chain.append(optax.add_decayed_weights(decay, mask=decay_mask))
+        chain.append(optax.sgd(rate, momentum=0.9, nesterov=True))
+    elif section.optimizer == "adam":
+        if decay:
+            raise ValueError(
+                f"optimizer 'adam' has no weight decay; got weight_decay={decay}; use 'adamw'"
+            )
+        chain.append(optax.adam(rate))
+    else:
+        chain.append(optax.adamw(rate, weight_decay=decay, mask=decay_mask))
+    return optax.chain(*chain)

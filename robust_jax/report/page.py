@@ -1,0 +1,249 @@
+"""The report as one static web page: reads a run's measurements, draws, explains, concludes.
+
+No script, no font and no address from elsewhere: the page opens without a network. Everything that
+comes from the run is escaped before it enters the HTML.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from itertools import product
+from string import Template
+from typing import Any
+
+from etils import epath
+
+from robust_jax.report import plots, read, read_arrays, subject, tables
+
+Summary = Mapping[str, Any]
+Results = list[dict[str, Any]]
+
+MAIN = ("original", "teacher", "apt", "full_finetune", "wise_ft", "lp_ft")
+TEXTS = {  # figure -> title, what it shows and how to read it
+    "by_corruption": (
+        "Accuracy by corruption",
+        "A row is a corruption, a marker a method: its mean over the severities. Further right is "
+        "better; a long grey line says that the methods differ much.",
+    ),
+    "by_severity": (
+        "Accuracy by severity",
+        "The mean over the corruptions at each severity; “clean” is the untouched images. Higher "
+        "is better; a line that falls more slowly is a model that loses less.",
+    ),
+    "clean_corrupted": (
+        "Clean against corrupted accuracy",
+        "Up and to the right is better on both. A method further up but to the left has paid for "
+        "robustness with clean accuracy. Methods whose intervals overlap cannot be ranked.",
+    ),
+    "seconds": (
+        "Corrupted accuracy against training time",
+        "Up is more robust, left is cheaper. The time axis is logarithmic: equal steps are equal "
+        "factors. Methods without a training time are not shown.",
+    ),
+    "routing": (
+        "Routing between the heads",
+        "How the routing score is spread; the outermost bars hold all that lies beyond. The less "
+        "the two kinds of image overlap, the better the right head can be told. {right} % of the "
+        "clean images are left of the threshold, {caught} % of the shifted ones right of it.",
+    ),
+    "examples": (
+        "Examples",
+        "{shown} images with the true class, the answers of the original model and of ours, and "
+        "the head that gave ours. A tick is right, a cross is wrong. So few show what the task "
+        "looks like; they are no evidence of an advantage.",
+    ),
+}
+
+DIFFERENCES = """<p class="note">Positive: ours is more accurate. In brackets the 95&nbsp;%
+interval (Newcombe); where it holds 0, these images cannot tell the two apart.</p>"""
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Robustness report: $name</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root { color-scheme: light dark; --page: #fdfdfc; --ink: #1d1f21; --soft: #5b6066;
+  --line: #dcdcd8; --band: #f3f3ef; --link: #005a9c; }
+@media (prefers-color-scheme: dark) { :root { --page: #17191b; --ink: #e4e4e0; --soft: #a3a8ad;
+  --line: #3a3e42; --band: #212427; --link: #7cbcf0; } }
+body { margin: 0 auto; padding: 2rem 1.1rem 4rem; max-width: 56rem; background: var(--page);
+  color: var(--ink); font: 1.0625rem/1.6 system-ui, "Segoe UI", "Helvetica Neue", sans-serif; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.2rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; line-height: 1.3; margin: 2.6rem 0 .6rem; }
+* { box-sizing: border-box; } p, dl { max-width: 44rem; margin: .6rem 0; }
+.note, figcaption { color: var(--soft); font-size: .94rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin: .8rem 0; }
+table { border-spacing: 0; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .5rem .8rem; text-align: right; vertical-align: top; white-space: nowrap;
+  border-top: 1px solid var(--line); font-size: .95rem; line-height: 1.35; }
+thead th { background: var(--band); white-space: normal; vertical-align: bottom; border: 0; }
+tr > :first-child { text-align: left; position: sticky; left: 0; background: var(--page); }
+thead tr > :first-child { background: var(--band); } tbody th { font-weight: 500; }
+small { color: var(--soft); display: block; font-size: .82rem; }
+figure { margin: 0; max-width: 44rem; } a { color: var(--link); } summary { cursor: pointer; }
+figure img { display: block; width: 100%; background: #fff; padding: .5rem; margin: .8rem 0; }
+pre { overflow-x: auto; background: var(--band); padding: 1rem; font: .85rem/1.45 monospace; }
+.scroll, img, pre { border: 1px solid var(--line); border-radius: 6px; }
+</style></head><body><h1>Robustness report: $name</h1>
+<dl>$facts</dl>
+<h2>Conclusion</h2>$conclusion
+<h2>All methods</h2>$methods
+<p class="note">Under an accuracy stands its 95&nbsp;% Wilson interval. A star marks the best value
+of a column, and only where its interval lies above every other one. Each image counts once, however
+many corruptions and seeds it was shown with. The intervals cover the choice of test images, not the
+differences between training runs. “-” means not measured. F_correct is the share of clean images
+answered by the clean head and of corrupted images answered by the unclean head.</p>
+$categories$figures
+<h2>Configuration</h2>
+<details><summary>Every setting of this run</summary><pre>$config</pre></details>
+$absent</body></html>
+""")
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    """A table that scrolls in its own box; headings are text, cells are HTML."""
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def _metric_table(
+    rows: list[dict[str, Any]], columns: list[tables.Column], counts: Mapping[tuple[str, str], int]
+) -> str:
+    """Rows by columns; accuracies carry their interval and the star of a clear winner."""
+    cells = [[escape(row["label"])] for row in rows]
+    for column in columns:
+        key = column.keys[0]
+        source = "clean" if key == "clean_accuracy" else "corruption"
+        accuracy = key in ("clean_accuracy", "corrupted_accuracy", *tables.CATEGORIES)
+        known = {row["method"]: row[key] for row in rows if key in row}
+        values = {m: (value, counts.get((m, source))) for m, value in known.items()}
+        best = tables.winner(values) if accuracy else None
+        for line, row in zip(cells, rows, strict=True):
+            text, n = escape(column.cell(row)), counts.get((row["method"], source))
+            if accuracy and key in row and n:
+                low, high = tables.wilson(row[key], n)
+                text += f"<small>{tables.percent(low)} to {tables.percent(high)}</small>"
+            line.append(f"<b>★ {text}</b>" if row["method"] == best else text)
+    return _table(["method", *(column.heading for column in columns)], cells)
+
+
+def _facts(summary: Summary, results: Results) -> str:
+    data, classes = summary["dataset"], summary["dataset"]["classes"]
+    timed = sorted(v["train_seconds"] for v in summary["methods"].values() if "train_seconds" in v)
+    times = " to ".join(tables.seconds(time) for time in dict.fromkeys(timed[:1] + timed[-1:]))
+    seeds = sorted({row["seed"] for row in results if "seed" in row})
+    facts = {
+        "Dataset": data["name"],
+        "Classes": f"{len(classes)}: {', '.join(classes[:12])}{', …' * (len(classes) > 12)}",
+        "Training images": f"{data['train_images']:,}",
+        "Images evaluated": f"{data['eval_images']:,}, in {len(results):,} measurements",
+        "Seeds": ", ".join(map(str, seeds)) or "not recorded",
+        "Training": f"{times} s of wall time, by method below" if times else "not timed",
+    }
+    return "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
+
+
+def _differences(summary: Summary, results: Results) -> str:
+    """The subject minus every baseline, with intervals; nothing where there is no comparison."""
+    cells: dict[str, list[str]] = {}
+    for i, kind in enumerate(("corrupted", "clean")):
+        for row in tables.compare(summary, results, kind):
+            text = f"{_points(row['difference'])} points"
+            if "interval" in row:
+                low, high = map(_points, row["interval"])
+                text += f" [{low}, {high}]<small>{row['verdict']}</small>"
+            cells.setdefault(row["method"], ["-", "-"])[i] = text
+    lines = [[escape(tables.label(method)), *pair] for method, pair in cells.items()]
+    headings = ["ours minus", "on corrupted images", "on clean images"]
+    return _table(headings, lines) + DIFFERENCES if lines else ""
+
+
+def _figures(
+    root: epath.Path, summary: Summary, results: Results, target: epath.Path
+) -> Iterator[tuple[str, str]]:
+    """Draws every figure that has data; yields its name and its explanation."""
+
+    def drawn(name: str, draw: Callable[..., None], *data: Any, **numbers: Any) -> tuple[str, str]:
+        draw(*data, target / f"{name}.png")
+        return name, TEXTS[name][1].format(**numbers)
+
+    methods, ours = summary["methods"], subject(summary)
+    main = [m for m in (*MAIN, ours) if m in methods]
+    by_corruption = {m: methods[m].get("accuracy_by_corruption", {}) for m in main}
+    means = {m: {k: sum(v) / len(v) for k, v in c.items()} for m, c in by_corruption.items() if c}
+    if means:
+        yield drawn("by_corruption", plots.accuracy_by_corruption, means)
+    curves = tables.severity_curves(summary, results)
+    if curves := {m: curves[m] for m in main if m in curves}:
+        yield drawn("by_severity", plots.accuracy_by_severity, curves)
+    robust = {m: v for m, v in methods.items() if "corrupted_accuracy" in v}
+    pairs = {m: (v.get("clean_accuracy"), v["corrupted_accuracy"]) for m, v in robust.items()}
+    if pairs := {m: pair for m, pair in pairs.items() if pair[0] is not None}:
+        yield drawn("clean_corrupted", plots.clean_against_corrupted, pairs)
+    timed = {m: (v.get("train_seconds"), v["corrupted_accuracy"]) for m, v in robust.items()}
+    if timed := {m: pair for m, pair in timed.items() if pair[0]}:  # a logarithm has no place for 0
+        yield drawn("seconds", plots.accuracy_against_seconds, timed)
+    if routing := read_arrays(root / "evaluate" / "routing.npz"):
+        clean, shifted, threshold = (routing[key] for key in ("clean", "shifted", "threshold"))
+        right = tables.percent((clean <= threshold).mean())
+        caught = tables.percent((shifted > threshold).mean())
+        scores = (clean, shifted, float(threshold))
+        yield drawn("routing", plots.routing_histogram, *scores, right=right, caught=caught)
+    examples = read_arrays(root / "evaluate" / "examples.npz")
+    if examples and len(examples["images"]):
+        shown, classes = len(examples["images"]), summary["dataset"]["classes"]
+        shown = min(shown, plots.MAX_EXAMPLES)
+        yield drawn("examples", plots.example_grid, examples, classes, shown=shown)
+
+
+def write(workdir: epath.PathLike) -> epath.Path:
+    """Draws the figures of a finished run and writes its page, `workdir`/report/index.html.
+
+    Args:
+        workdir: holds summary.json, results.jsonl and, after a three-head method, evaluate/*.npz.
+    """
+    root = epath.Path(workdir)
+    summary, results = read(root)
+    target = root / "report"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, kind in product(TEXTS, ("png", "pdf")):  # an earlier report's may be out of date
+        (target / f"{name}.{kind}").unlink(missing_ok=True)
+    drawn = dict(_figures(root, summary, results, target))
+    figures = [
+        f'<h2>{title}</h2><figure><a href="{name}.png"><img src="{name}.png" alt="{title}"></a>'
+        f'<figcaption>{drawn[name]} <a href="{name}.pdf">PDF</a></figcaption></figure>'
+        for name, (title, _) in TEXTS.items()
+        if name in drawn
+    ]
+    rows, counts = tables.method_table(summary), tables.image_counts(results)
+    methods = _metric_table(rows, list(tables.MAIN_COLUMNS), counts)
+    if others := tables.present(tables.OTHER_COLUMNS, rows):
+        methods += _metric_table(rows, others, counts)
+    categories = ""
+    if groups := tables.category_table(summary):
+        columns = tables.present(tables.CATEGORY_COLUMNS, groups)
+        categories = f"<h2>Kinds of corruption</h2>{_metric_table(groups, columns, counts)}"
+    absent = ", ".join(title.lower() for name, (title, _) in TEXTS.items() if name not in drawn)
+    sentences = tables.conclusion(summary, results)
+    said = "".join(f"<p>{escape(text).replace(' %', '&nbsp;%')}</p>" for text in sentences)
+    page = PAGE.substitute(
+        name=escape(summary["dataset"]["name"]),
+        facts=_facts(summary, results),
+        conclusion=said + _differences(summary, results),
+        methods=methods,
+        categories=categories,
+        figures="".join(figures),
+        config=escape(json.dumps(summary["config"], indent=2, ensure_ascii=False)),
+        absent=f'<p class="note">Not measured in this run: {absent}.</p>' if absent else "",
+    )
+    (target / "index.html").write_text(page, encoding="utf-8")
+    return target / "index.html"

@@ -1,0 +1,17 @@
+"""Stage `baselines`: what `ours` is compared with, tuned from the same features and steps."""
+
+from typing import Any
+
+from robust_jax.method.selection import HEADS
+from robust_jax.stages.context import Context
+from robust_jax.stages.distill import tune
+
+# Tuned students: heads, and whether the teacher is used.
+TUNED = {"apt": ("combined",), "ours_no_kd": HEADS}
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Tunes every baseline that needs tuning; returns their times."""
+    kd = {**context.config.method.kd.to_dict(), "weight": 0.0, "clean_anchor": 0.0}
+    wanted = [name for name in context.config.baselines.methods if name in TUNED]
+    return {name: tune(context, f"baselines/{name}", TUNED[name], kd) for name in wanted}

@@ -1,0 +1,113 @@
+"""Stage `cache`: runs trunk and teacher over the augmented set once, where that pays."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robust_jax import config as config_lib
+from robust_jax import sharding
+from robust_jax.data.cache import Block, FeatureCache, build
+from robust_jax.data.pipeline import ordered_batches
+from robust_jax.method import distillation
+from robust_jax.method.selection import HEADS
+from robust_jax.stages.context import Context
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Builds the cache, or decides to stream; returns the decision and its figures."""
+    elements, section = context.augmented_set(), context.config.distill
+    replicas = context.config.augmented.replicas
+    print(
+        f"augmented set: N' = {replicas} x {len(context.train):,} = "
+        f"{replicas * len(context.train):,} elements, aN' = {len(elements):,} are used"
+    )
+    student, frozen = context.student(HEADS), load_frozen(context)
+    teacher = (context.teacher_model, context.teacher_entry)
+    dtype = jnp.dtype(context.config.cache.dtype)
+
+    @jax.jit
+    def compute(frozen: Any, batch: Block) -> dict[str, jax.Array]:
+        found = distillation.features(student, frozen, batch, teacher)
+        return {k: v.astype(dtype) if k.startswith("z_") else v for k, v in found.items()}
+
+    def compute_block(batch: Block) -> Block:
+        views = {name: batch[name] for name in ("clean", "aug")}
+        found = jax.device_get(compute(frozen, sharding.shard_batch(views, context.mesh)))
+        return {**found, "label": batch["label"]}
+
+    def blocks(start: int) -> Iterator[tuple[int, Block]]:
+        for batch in ordered_batches(elements, batch_size=section.batch_size, start=start):
+            yield int(batch["mask"].sum()), batch
+
+    first = next(blocks(0))[1]
+    example = compute_block(first)
+    began = time.perf_counter()
+    compute_block(first)
+    per_element = (time.perf_counter() - began) / section.batch_size
+    steps = config_lib.duration(section, "total", examples=len(elements), label="distill")
+    row_bytes = sum(v.nbytes for v in example.values()) / section.batch_size
+    gigabytes = row_bytes * len(elements) / 1e9
+    passes = steps * section.batch_size / len(elements)
+    use, why = decide(context.config.cache, gigabytes, passes)
+    print(
+        f"cache: {'built' if use else 'not built'}, {why}: {gigabytes:.3f} GB and about "
+        f"{per_element * len(elements):.0f} s once, against about "
+        f"{per_element * steps * section.batch_size:.0f} s when streaming {passes:.1f} passes"
+    )
+    if not use:
+        return {"used": False, "seconds": 0.0}
+    began = time.perf_counter()
+    build(
+        FeatureCache(context.workdir / "cache", fingerprint(context), len(elements)),
+        blocks,
+        compute_block,
+    )
+    return {"used": True, "seconds": time.perf_counter() - began, "gigabytes": gigabytes}
+
+
+def decide(section: Any, gigabytes: float, passes: float) -> tuple[bool, str]:
+    """Returns whether to cache, and why."""
+    if section.use != "auto":
+        return section.use == "true", f"cache.use={section.use}"
+    if gigabytes > section.max_gigabytes:
+        return False, f"it would exceed cache.max_gigabytes={section.max_gigabytes}"
+    if passes <= 1:
+        return False, "training visits no element twice"
+    return True, "training visits each element more than once"
+
+
+def fingerprint(context: Context) -> dict[str, Any]:
+    """Returns what determines the content of the cache."""
+    elements = context.augmented_set()
+    return {
+        "student": parameter_hash(context.variables("pretrain")),
+        "teacher": parameter_hash(context.variables("teacher")),
+        "source": elements.source.fingerprint,
+        "boundary": context.plan.boundary,
+        "ops": elements.ops,
+        "augment_ops": elements.views["aug"],
+        "seed": elements.seed,
+        "replicas": elements.replicas,
+        "fraction": elements.fraction,
+        "elements": len(elements),
+        "dtype": context.config.cache.dtype,
+    }
+
+
+def parameter_hash(tree: Any) -> str:
+    """Returns a hash of every path and value of a tree of arrays."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()[:16]
+
+
+def load_frozen(context: Context) -> dict[str, Any]:
+    """Returns the frozen arrays of the three-head step."""
+    return {"student": context.variables("pretrain"), "teacher": context.variables("teacher")}

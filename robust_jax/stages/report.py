@@ -1,0 +1,70 @@
+"""Stage `report`: summary.json, the page, and the table on the terminal."""
+
+import json
+from typing import Any
+
+import jax
+
+from robust_jax import config as config_lib
+from robust_jax import stages, writers
+from robust_jax.report import page, tables
+from robust_jax.stages import results
+from robust_jax.stages.baselines import TUNED
+from robust_jax.stages.context import Context
+from robust_jax.stages.evaluate import ROUTED
+
+
+def run(context: Context) -> None:
+    """Writes summary.json and report/index.html, and prints the table."""
+    lines = (context.workdir / "results.jsonl").read_text().splitlines()
+    measured = [json.loads(line) for line in lines]
+    methods = results.method_summaries(measured)
+    for method, entry in methods.items():
+        entry |= costs(context, method)
+    summary = {
+        "config": config_lib.flatten(context.config),
+        "dataset": {
+            "name": context.val.name,
+            "classes": list(context.class_names),
+            "train_images": len(context.train),
+            "eval_images": next(row["n"] for row in measured if row["set"] == "clean"),
+            "bad_images": len(context.train.bad_images) + len(context.val.bad_images),
+        },
+        "methods": methods,
+    }
+    writers.write_json(context.workdir / "summary.json", summary)
+    path = page.write(context.workdir)
+    print(tables.format_text(summary))
+    print(f"report: {path}")
+
+
+def costs(context: Context, method: str) -> dict[str, Any]:
+    """Returns tuned and total parameters and the seconds of training that a method needs.
+
+    Seconds are those of every stage that the method could not do without, compilation apart:
+    for `ours` teacher, cache and distillation. The original model comes trained: it has none.
+    """
+    plan = context.plan
+    seconds = {name: stages.result(context.workdir, name) for name in ("teacher", "cache")}
+    if method == "teacher":
+        params = context.shapes(context.teacher_model)["params"]
+        total = sum(leaf.size for leaf in jax.tree.leaves(params))
+        return {
+            "tuned_params": total,
+            "total_params": total,
+            "train_seconds": seconds["teacher"]["seconds"],
+        }
+    if method == "original":
+        return {"tuned_params": 0, "total_params": plan.total_params}
+    trained = ROUTED[method][0] if method in ROUTED else method
+    if trained == "ours":
+        own = stages.result(context.workdir, "distill")["seconds"]
+        own += seconds["teacher"]["seconds"]
+    else:
+        own = stages.result(context.workdir, "baselines")[trained]["seconds"]
+    heads = len(TUNED.get(trained, ("clean", "unclean", "combined")))
+    return {
+        "tuned_params": plan.tuned_with_heads(heads),
+        "total_params": plan.total_params,
+        "train_seconds": own + seconds["cache"]["seconds"],
+    }

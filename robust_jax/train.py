@@ -1,0 +1,93 @@
+"""The training loop. It knows batches, steps and checkpoints, and no method."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from robust_jax import checkpoint, sharding, writers
+from robust_jax.state import TrainState
+
+StepFn = Callable[
+    [TrainState, Any, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]
+]
+Batches = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
+
+
+def train(
+    step_fn: StepFn,
+    state: TrainState,
+    frozen: Any,
+    batches: Batches,
+    *,
+    name: str,
+    total_steps: int,
+    batch_size: int,
+    workdir: epath.PathLike,
+    mesh: Mesh,
+    log_every_steps: int,
+    checkpoint_every_steps: int,
+) -> tuple[TrainState, dict[str, float]]:
+    """Runs steps up to `total_steps`, from the newest checkpoint where there is one.
+
+    Args:
+      step_fn: pure function (state, frozen, batch) -> (state, scalar metrics), with a "loss".
+      state: the state before step 0; its buffers are donated.
+      frozen: read-only arrays of `step_fn`; never copied, saved or returned.
+      batches: (start_step, stop_step) -> this host's part of those batches; a pure function, so
+        that a resumed run sees the batches that an uninterrupted one would have seen.
+      name: names the run's directory in `workdir`, its metrics and its progress line.
+      batch_size: examples a step over all hosts, for the rate.
+
+    Returns:
+      The final state and {"seconds", "compile_seconds", "loss"}: time in steps and in compiling,
+      summed over interruptions up to their last checkpoints.
+
+    Raises:
+      FloatingPointError: when the loss is not finite; the last good checkpoint is kept.
+    """
+    sharding.check_batch_size(batch_size, mesh, f"{name}: the batch size")
+    directory = epath.Path(workdir) / name / "checkpoints"
+    scalars = writers.Scalars(epath.Path(workdir) / "tb" / name, jax.process_index() == 0)
+    jitted = jax.jit(step_fn, donate_argnums=0)
+    state, frozen = sharding.replicate((state, frozen), mesh)
+    with checkpoint.Checkpoints(directory) as checkpoints:
+        start, meta = 0, {"seconds": 0.0, "compile_seconds": 0.0, "loss": 0.0}
+        if (latest := checkpoints.latest_step()) is not None:
+            state, meta = checkpoints.restore(latest, state)
+            start = latest
+            print(f"{name}: resumed at step {start} of {total_steps}")
+        began, earlier = time.perf_counter(), meta["seconds"]
+        with writers.Progress(name, total_steps, start) as progress:
+            for step, batch in enumerate(batches(start, total_steps), start + 1):
+                if step == start + 1:
+                    compiled_in = time.perf_counter()
+                    placed = sharding.shard_batch(batch, mesh)
+                    compiled = jitted.lower(state, frozen, placed).compile()
+                    compiled_in = time.perf_counter() - compiled_in
+                    meta["compile_seconds"] += compiled_in
+                    began += compiled_in
+                state, metrics = compiled(state, frozen, sharding.shard_batch(batch, mesh))
+                numbers: dict[str, float] = {}
+                if step % log_every_steps == 0 or step == total_steps:
+                    numbers = {k: float(v) for k, v in metrics.items()}
+                    rate = (step - start) * batch_size / (time.perf_counter() - began)
+                    if not math.isfinite(numbers["loss"]):
+                        raise FloatingPointError(
+                            f"{name}: the loss is not finite; got {numbers['loss']} by step {step};"
+                            f" lower {name}'s learning rate; the last good checkpoint is kept"
+                        )
+                    scalars.write(step, {**numbers, "images_per_second": rate})
+                    numbers = {"loss": numbers["loss"], "img/s": rate}
+                    meta["loss"] = numbers["loss"]
+                progress.advance(1, **numbers)
+                if step % checkpoint_every_steps == 0 or step == total_steps:
+                    meta["seconds"] = earlier + time.perf_counter() - began
+                    checkpoints.save(step, state, meta)
+    scalars.close()
+    return state, meta

@@ -1,0 +1,86 @@
+"""Where numbers go: TensorBoard, a live progress line, JSON files."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import tqdm
+from etils import epath
+
+
+class Progress:
+    """A live line for a loop: done, rate, ETA and the latest numbers.
+
+    Use as a context manager. On a terminal the line is redrawn in place; in a log file a new
+    line is printed at most every ten seconds.
+    """
+
+    def __init__(self, what: str, total: int, start: int = 0, unit: str = "step"):
+        self._bar = tqdm.tqdm(
+            total=total,
+            initial=start,
+            desc=what,
+            unit=unit,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            smoothing=0.1,
+        )
+
+    def advance(self, count: int = 1, **numbers: float) -> None:
+        """Counts `count` more units as done; `numbers` replace those shown."""
+        if numbers:
+            self._bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()}, refresh=False)
+        self._bar.update(count)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+class Scalars:
+    """TensorBoard events under a directory, written by process 0 only."""
+
+    def __init__(self, directory: epath.PathLike, is_main_process: bool = True):
+        self._writer = None
+        if not is_main_process:
+            return
+        if importlib.util.find_spec("tensorflow") is None:
+            print(
+                "TensorBoard events are not written: TensorFlow is not installed; "
+                "numbers still go to the progress line and the JSON files"
+            )
+            return
+        from clu import metric_writers
+
+        self._writer = metric_writers.SummaryWriter(str(directory))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Writes the numbers of one step."""
+        if self._writer is not None:
+            self._writer.write_scalars(step, numbers)
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        if self._writer is not None:
+            self._writer.flush()
+            self._writer.close()
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a half of it."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: epath.PathLike) -> Any:
+    """Returns the value stored by `write_json`, or None when there is no such file."""
+    path = epath.Path(path)
+    return json.loads(path.read_text()) if path.exists() else None
