@@ -98,9 +98,9 @@ def _training(
     weight_decay: float = 0.0,
 ) -> ConfigDict:
     t: Any = ConfigDict()
-    t.total_epochs = config_dict.FieldReference(total_epochs, field_type=float)  # or the next two
-    t.total_steps = config_dict.placeholder(int)  # instead of total_epochs
-    t.total_examples = config_dict.placeholder(int)  # instead of total_epochs
+    t.total_epochs = float(total_epochs)  # length, unless one of the next two is set
+    t.total_steps = config_dict.placeholder(int)  # overrides total_epochs
+    t.total_examples = config_dict.placeholder(int)  # overrides total_epochs
     t.batch_size = batch_size  # over all devices
     t.optimizer = optimizer  # adam | adamw | sgd (Nesterov momentum 0.9)
     t.learning_rate = learning_rate  # peak

@@ -8,9 +8,9 @@ from robust_jax.config import parse_arg
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `runlocal` shrinks it to under a minute."""
-    arg = parse_arg(arg, runlocal=False)
+    args = parse_arg(arg, runlocal=False)
     c = base.get_config()
     c.data.source = "folder"
-    if arg.runlocal:
+    if args.runlocal:
         quickstart.runlocal(c)
     return c

@@ -8,7 +8,7 @@ from robust_jax.config import parse_arg
 
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config; `runlocal` shrinks it to under a minute."""
-    arg = parse_arg(arg, runlocal=False)
+    args = parse_arg(arg, runlocal=False)
     c = base.get_config()
     c.data.source = "digits"
     c.data.train_ops = "decode|random_crop({size}, pad=2)"  # a mirrored digit is another sign
@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.method.tuned_params = "0.05"
     c.distill.total_epochs = 40.0
     c.train.checkpoint_every_steps = 100
-    if arg.runlocal:
+    if args.runlocal:
         runlocal(c)
     return c
 
@@ -29,7 +29,6 @@ def get_config(arg: str = "") -> ConfigDict:
 def runlocal(c: ConfigDict) -> None:
     """Shrinks a config to a check that every stage works."""
     for section in (c.pretrain, c.teacher, c.distill):
-        section.total_epochs = None
         section.total_steps = 4
         section.batch_size = 32
     c.augmented.replicas = 1

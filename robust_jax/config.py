@@ -88,19 +88,32 @@ def flatten(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, 
     return flat
 
 
+def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Rebuilds a config from what `flatten` made of it."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        inner = nested
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = tuple(value) if isinstance(value, list) else value
+    return ml_collections.ConfigDict(nested)
+
+
 def check_overrides(argv: Sequence[str], flag: str = "config") -> None:
     """Rejects `--config.a.b=...` whose key the config file does not have.
 
     Raises:
       ValueError: for a missing config file, or an unknown key, with the nearest known one.
     """
-    path, keys = None, []
+    path: str | None = None
+    keys = []
     for position, text in enumerate(argv):
         name, has_value, value = text.lstrip("-").partition("=")
         if not text.startswith("-"):
             continue
         if name == flag:
-            path = value if has_value else (argv[position + 1 : position + 2] or [None])[0]
+            path = value if has_value else "".join(argv[position + 1 : position + 2])
         elif name.startswith(flag + "."):
             keys.append(name.removeprefix(flag + "."))
     if path is None:
@@ -125,10 +138,10 @@ def load(spec: str) -> ml_collections.ConfigDict:
     allow_config_imports(spec)
     try:
         return runpy.run_path(str(file))["get_config"](arg)
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"config file {path!r} sets or reads a key that configs/base.py lacks; got {error}; "
-            "correct the name"
+            f"config file {path!r} does not fit configs/base.py; got {error}; "
+            "correct the name or the type"
         ) from error
 
 
@@ -187,23 +200,25 @@ def duration(section: Any, name: str, *, examples: int, label: str) -> int:
     """Converts `<name>_{steps,epochs,examples}` of a section to steps.
 
     Args:
-      section: holds the three keys, exactly one of them not None, and `batch_size`.
+      section: holds the three keys and `batch_size`. Epochs count unless steps or examples are
+        given too (the command line cannot take a default away).
       name: for example "total".
       examples: size of one epoch.
       label: the section's name, for messages.
 
     Raises:
-      ValueError: when none or several of the three are set, or the result is below one step.
+      ValueError: when steps and examples are both given, or the result is below one step.
     """
-    keys = [f"{name}_{unit}" for unit in ("steps", "epochs", "examples")]
-    given = {key: section[key] for key in keys if section[key] is not None}
-    if len(given) != 1:
+    given = {
+        key: section[key]
+        for key in (f"{name}_steps", f"{name}_examples")
+        if section[key] is not None
+    }
+    if len(given) > 1:
         raise ValueError(
-            f"{label}: set exactly one of {keys}; got {given or 'none'}; "
-            f"set the others to None, as in --config.{label}.{keys[0]}=100 "
-            f"--config.{label}.{keys[1]}=None"
+            f"{label}: two durations; got {given}; set one of them, and leave the other out"
         )
-    key, value = next(iter(given.items()))
+    key, value = next(iter(given.items()), (f"{name}_epochs", section[f"{name}_epochs"]))
     batch = section["batch_size"]
     total = {"steps": value, "epochs": value * examples / batch, "examples": value / batch}
     steps = round(total[key.removeprefix(name + "_")])

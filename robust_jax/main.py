@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
     if _DRY_RUN.value:
         return
     writers.write_json(workdir / "config.json", config_lib.flatten(config))
+    writers.write_json(workdir / "dataset.json", {"classes": list(context.class_names)})
     writers.write_json(workdir / "versions.json", _versions())
     if _RERUN.value:
         stages.clear(workdir, _RERUN.value)

@@ -1,5 +1,4 @@
 """The way of the data: sources, ops and resumable batches.
 
-`sources`, `images`, `order` and `registry` do not import TensorFlow; `pipeline` and the op modules
-do.
+Only `pipeline`, the op modules and, when a TFDS source is loaded, `tfds_source` import TensorFlow.
 """

@@ -96,11 +96,15 @@ def mix(image: tf.Tensor, draws: Draws, ops: Sequence[Op]) -> tf.Tensor:
 
         return tf.while_loop(lambda j, x: j < draws.depths[i], step, (0, image))[1]
 
-    def add(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return i + 1, total + draws.weights[i] * tf.cast(chain(i), tf.float32)
-
-    start = (0, tf.zeros_like(image, tf.float32))
-    mixed = tf.while_loop(lambda i, total: i < draws.weights.shape[0], add, start)[1]
+    # A map, not a Python loop: the operations are compiled once, not once for each chain.
+    indices = tf.range(draws.weights.shape[0])
+    chains = tf.map_fn(chain, indices, fn_output_signature=tf.TensorSpec(image.shape, tf.uint8))
+    mixed = tf.add_n(
+        [
+            weight * tf.cast(one, tf.float32)
+            for weight, one in zip(tf.unstack(draws.weights), tf.unstack(chains), strict=True)
+        ]
+    )
     result = (1 - draws.mixing) * tf.cast(image, tf.float32) + draws.mixing * mixed
     return tf.cast(tf.round(result), tf.uint8)
 

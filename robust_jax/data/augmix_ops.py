@@ -9,7 +9,8 @@ Returns uint8[h, w, 3].
 
 Parameters as a function of L: Hendrycks et al. 2020, "AugMix", code `augmentations.py`. Geometric
 operations map output to input, sample bilinearly at pixel centres and fill with black. Coordinates
-and interpolation are float64 and truncated, as in PIL, hence equal pixels.
+and interpolation are float64 and truncated, as in PIL, hence equal pixels but for rare roundings
+by one level where an interpolated value is a whole number.
 """
 
 import math
@@ -32,7 +33,8 @@ def _to_uint8(values: tf.Tensor) -> tf.Tensor:
 def autocontrast(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
     """Stretches each channel to the full range (PIL `ImageOps.autocontrast`)."""
     x = tf.cast(image, tf.float64)
-    low, high = tf.reduce_min(x, [0, 1]), tf.reduce_max(x, [0, 1])
+    low = tf.cast(tf.reduce_min(image, [0, 1]), tf.float64)
+    high = tf.cast(tf.reduce_max(image, [0, 1]), tf.float64)
     scale = 255.0 / tf.maximum(high - low, 1.0)
     # The maxima change no value. They round each product, as in PIL, where XLA would contract the
     # products and the difference to a fused multiply-add, which is one level off in places.
@@ -42,18 +44,17 @@ def autocontrast(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tens
 
 def equalize(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
     """Equalizes each channel's histogram with the integer steps of PIL `ImageOps.equalize`."""
-    channel = tf.range(3)
-    index = tf.cast(image, tf.int32) + 256 * channel
+    index = tf.cast(image, tf.int32) + 256 * tf.range(3)
     counts = tf.math.unsorted_segment_sum(tf.ones_like(index), index, num_segments=768)
-    histogram = tf.reshape(counts, [3, 256])
-    pixels = tf.size(image) // 3
+    histogram, value = tf.reshape(counts, [3, 256]), tf.range(256)[None, :]
     # PIL leaves out the count of the brightest value present.
-    brightest = tf.gather(histogram, tf.reduce_max(index, [0, 1]) - 256 * channel, batch_dims=1)
-    step = (pixels - brightest) // 255
+    brightest = tf.reduce_max(tf.where(histogram > 0, value, 0), 1, keepdims=True)
+    step = tf.reduce_sum(tf.where(value < brightest, histogram, 0), 1, keepdims=True) // 255
     below = tf.cumsum(histogram, axis=1, exclusive=True)
-    table = (step[:, None] // 2 + below) // tf.maximum(step, 1)[:, None]
-    table = tf.where(step[:, None] > 0, table, tf.range(256)[None])
-    return tf.gather(tf.reshape(_to_uint8(table), [768]), index)
+    table = tf.where(step > 0, (step // 2 + below) // tf.maximum(step, 1), value)
+    # The table is in order already. Sorting keeps XLA from working it out again at every pixel.
+    table = tf.sort(tf.minimum(table, 255), axis=1)
+    return tf.gather(tf.reshape(tf.cast(table, tf.uint8), [768]), index)
 
 
 def posterize(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
@@ -78,12 +79,14 @@ def _centres(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return x[None, :], y[:, None]
 
 
-def _split(position: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Of a position f64[h, w] on an axis: the pixel before, the pixel after, the way between."""
-    before = tf.floor(position - 0.5)
-    index = _truncated(before)
-    first, second = (tf.clip_by_value(i, 0, size - 1) for i in (index, index + 1))
-    return first, second, (position - 0.5 - before)[..., None]
+def _split(
+    index: tf.Tensor | int, offset: tf.Tensor, size: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Of pixel `index` moved by `offset`: the pixel before, the pixel after, the way between."""
+    whole = tf.floor(offset)
+    before = index + _truncated(whole)
+    first, second = (tf.clip_by_value(i, 0, size - 1) for i in (before, before + 1))
+    return first, second, (offset - whole)[..., None]
 
 
 def _inside(position: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -108,8 +111,8 @@ def rotate(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
     middle_x, middle_y = tf.cast(width, tf.float64) / 2, tf.cast(height, tf.float64) / 2
     x, y = x - middle_x, y - middle_y
     x, y = cos * x - sin * y + middle_x, sin * x + cos * y + middle_y
-    left, right, way_x = _split(x, width)
-    top, bottom, way_y = _split(y, height)
+    left, right, way_x = _split(0, x - 0.5, width)
+    top, bottom, way_y = _split(0, y - 0.5, height)
     pixels = tf.reshape(image, [-1, 3])
 
     def interpolated(row: tf.Tensor) -> tf.Tensor:
@@ -124,24 +127,24 @@ def shear_x(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
     """Shears along x by ±0.03 L; rows stay rows, so it interpolates along x only."""
     height, width = tf.unstack(tf.shape(image)[:2])
     x, y = _centres(image)
-    x = x + tf.cast(sign, tf.float64) * (level * 0.3 / 10) * y
-    left, right, way = _split(x, width)
+    offset = tf.cast(sign, tf.float64) * (level * 0.3 / 10) * y
+    left, right, way = _split(tf.range(width)[None, :], offset, width)
     pixels, row = tf.reshape(image, [-1, 3]), tf.range(height)[:, None] * width
     values = _between(tf.gather(pixels, row + left), tf.gather(pixels, row + right), way)
-    return _black_outside(values, _inside(x, width))
+    return _black_outside(values, _inside(x + offset, width))
 
 
 def shear_y(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
     """Shears along y by ±0.03 L; columns stay columns, so it interpolates along y only."""
     height, width = tf.unstack(tf.shape(image)[:2])
     x, y = _centres(image)
-    y = y + tf.cast(sign, tf.float64) * (level * 0.3 / 10) * x
-    top, bottom, way = _split(y, height)
+    offset = tf.cast(sign, tf.float64) * (level * 0.3 / 10) * x
+    top, bottom, way = _split(tf.range(height)[:, None], offset, height)
     pixels, column = tf.reshape(image, [-1, 3]), tf.range(width)[None, :]
     values = _between(
         tf.gather(pixels, top * width + column), tf.gather(pixels, bottom * width + column), way
     )
-    return _black_outside(values, _inside(y, height))
+    return _black_outside(values, _inside(y + offset, height))
 
 
 def translate_x(image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:

@@ -62,8 +62,7 @@ def _resize(
     def resized() -> tf.Tensor:
         return _like(image, tf.image.resize(image, (height, width), method, antialias=antialias))
 
-    shape = tf.shape(image)
-    same = tf.logical_and(shape[0] == height, shape[1] == width)
+    same = tf.reduce_all(tf.equal(tf.shape(image)[:2], (height, width)))
     return tf.cond(same, lambda: image, resized)
 
 
@@ -101,7 +100,7 @@ def resize_small(size: int, method: str = "bilinear", antialias: bool = True) ->
 def _crop(image: tf.Tensor, corner: tf.Tensor, height: int, width: int, usage: str) -> tf.Tensor:
     sides = tf.shape(image)[:2]
     fits = tf.debugging.Assert(
-        tf.logical_and(sides[0] >= height, sides[1] >= width),
+        tf.reduce_all(sides >= (height, width)),
         [f"the image is smaller than {usage}; put resize before it; got (height, width)", sides],
     )
     with tf.control_dependencies([fits]):

@@ -24,7 +24,7 @@ Locate = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 __all__ = ["Elements", "ordered_batches", "train_batches"]
 
-_CHUNK = 16  # records a Python call; calls are what limits small images
+_CHUNK = 32  # records a Python call; calls are what limits small images
 _FIRST = 16  # elements whose sizes are compared before the first batch
 
 
@@ -118,7 +118,8 @@ def _batches(
     """Batches rows start .. stop - 1 of the numbering that `locate` maps to elements."""
     failures: list[Exception] = []
     examples = _examples(elements, locate, start, stop, failures)
-    if not all(examples.element_spec[view].shape.is_fully_defined() for view in elements.views):
+    _, views = examples.element_spec
+    if not all(view.shape.is_fully_defined() for view in views.values()):
         for first in _numpy(examples.take(_FIRST).batch(_FIRST), failures):
             del first  # made only to find images of differing sizes before the run starts
     return _numpy(examples.batch(batch_size).prefetch(tf.data.AUTOTUNE), failures)
@@ -155,17 +156,16 @@ def _examples(
         numbers, images = tf.numpy_function(fetch, [rows], (tf.int32, tf.string))
         return tf.ensure_shape(numbers, (None, 9)), tf.ensure_shape(images, (None,))
 
-    def make(numbers: tf.Tensor, image: tf.Tensor) -> registry.Features:
-        # One column of numbers, because tf.data pays for each component of each example.
-        record, element, label, mask = tf.unstack(numbers[:4])
-        seed = numbers[4:6]
-        base = to_base({"image": _to_pixels(image, numbers[6:], encoded)}, seed)["image"]
-        example = {"id": record, "element": element, "label": label, "mask": mask > 0}
+    def make(numbers: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, registry.Features]:
+        seed, shape = numbers[4:6], numbers[6:]
+        base = to_base({"image": _to_pixels(image, shape, encoded)}, seed)["image"]
+        views = {}
         for name, fn in to_view.items():
             # By name, so that a view has the same pixels whatever other views there are.
             view_seed = tf.random.experimental.stateless_fold_in(seed, _name_hash(name))
-            example[name] = fn({"image": base}, view_seed)["image"]
-        return example
+            views[name] = fn({"image": base}, view_seed)["image"]
+        # One tensor of numbers: tf.data pays for each component of each example.
+        return numbers[:4], views
 
     rows = tf.data.Dataset.range(start, stop).batch(_CHUNK)
     fetched = rows.map(fetch_op, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -216,18 +216,26 @@ def _numpy(batches: tf.data.Dataset, failures: list[Exception]) -> Iterator[Batc
             raise _explain(error, failures) from error
         if batch is None:
             return
-        yield batch
+        numbers, views = batch
+        record, element, label, mask = np.ascontiguousarray(numbers.T)
+        yield {"id": record, "element": element, "label": label, "mask": mask > 0} | views
 
 
 def _explain(error: tf.errors.OpError, failures: list[Exception]) -> Exception:
     for failure in failures:
         if str(failure) in error.message:
             return failure
-    if shapes := re.search(r"different shapes .*?(\[.*?\]).*?(\[.*?\])", error.message):
+    size = r".*?(\[\d[\d,]*\])"
+    if shapes := re.search(
+        f"(?:different shapes|Cannot add tensor to the batch){size}{size}", error.message
+    ):
         return ValueError(
             f"the images of a batch differ in size; got {shapes[1]} and {shapes[2]} (height, "
             "width, channels) after the ops; add resize(SIZE) or a crop to the ops"
         )
     if message := re.search(r"assertion failed: \[(.*?)\] \[(.*?)\]", error.message):
         return ValueError(f"{message[1]} = ({', '.join(message[2].split())})")
-    return ValueError(f"an example could not be made; got: {error.message}")
+    return ValueError(
+        f"an example could not be made; got the error {error.message}; check the images with "
+        "data.verify=true, or the ops"
+    )

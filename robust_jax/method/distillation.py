@@ -81,7 +81,7 @@ def make_step(
             )
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
         return state.update(grads, optimizer), metrics
 
     return step_fn

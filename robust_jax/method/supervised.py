@@ -59,7 +59,7 @@ def make_step(
             return value, (model_state, {**metrics, "loss": value, "accuracy": correct.mean()})
 
         grads, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
         return state.update(grads, optimizer, dict(model_state)), metrics
 
     return step_fn

@@ -31,7 +31,7 @@ def run(context: Context) -> dict[str, Any]:
     dtype = jnp.dtype(context.config.cache.dtype)
 
     @jax.jit
-    def compute(frozen: Any, batch: Block) -> dict[str, jax.Array]:
+    def compute(frozen: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         found = distillation.features(student, frozen, batch, teacher)
         return {k: v.astype(dtype) if k.startswith("z_") else v for k, v in found.items()}
 

@@ -79,17 +79,9 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
     return times
 
 
-def load_tuned(context: Context, path: str, heads: tuple[str, ...]) -> Any:
-    """Returns the tuned parameters that `tune` stored."""
-    student = context.student(heads)
-    shapes = jax.eval_shape(student.init, jax.random.key(0), context.shapes(context.student_model))
-    return context.load(f"{path}/tuned", shapes)
-
-
 def _cached_arrays(context: Context, with_teacher: bool) -> feature_cache.Block:
-    names = ("z_clean", "z_aug", "label")
-    if with_teacher:
-        names += ("teacher_clean", "teacher_aug")
+    taught = ("teacher_clean", "teacher_aug") if with_teacher else ()
+    names = ("z_clean", "z_aug", "label", *taught)
     elements = context.augmented_set()
     return feature_cache.FeatureCache(
         context.workdir / "cache", cache_stage.fingerprint(context), len(elements)

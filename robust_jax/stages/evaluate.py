@@ -18,7 +18,7 @@ from robust_jax.models import normalise
 from robust_jax.stages import results
 from robust_jax.stages.baselines import TUNED
 from robust_jax.stages.context import Context
-from robust_jax.stages.distill import load_tuned
+from robust_jax.stages.networks import Networks
 
 # Methods that route between heads: the trained student they use and what differs in its selection.
 ROUTED: dict[str, tuple[str, dict[str, str]]] = {
@@ -72,16 +72,16 @@ def load_arrays(context: Context) -> dict[str, Any]:
     arrays: dict[str, Any] = {"student": context.variables("pretrain"), "tuned": {}}
     if "teacher" in context.config.baselines.methods:
         arrays["teacher"] = context.variables("teacher")
-    arrays["tuned"]["ours"] = load_tuned(context, "distill/ours", HEADS)
+    arrays["tuned"]["ours"] = context.tuned("distill/ours", HEADS)
     for name in wanted:
-        arrays["tuned"][name] = load_tuned(context, f"baselines/{name}", TUNED[name])
+        arrays["tuned"][name] = context.tuned(f"baselines/{name}", TUNED[name])
     arrays["calibration"] = calibrate(context, arrays)
     return arrays
 
 
-def selection_config(context: Context, method: str) -> SelectionConfig:
+def selection_config(networks: Networks, method: str) -> SelectionConfig:
     """Returns the selection options of a routed method."""
-    section = context.config.selection
+    section = networks.config.selection
     base = SelectionConfig(
         uncertainty=section.uncertainty,
         score=section.score,
@@ -96,10 +96,10 @@ def routed_methods(arrays: dict[str, Any]) -> list[str]:
     return [method for method, (student, _) in ROUTED.items() if student in arrays["tuned"]]
 
 
-def sampler(context: Context) -> Callable[[Any, Any, jax.Array], jax.Array]:
+def sampler(networks: Networks) -> Callable[[Any, Any, jax.Array], jax.Array]:
     """Returns (frozen, tuned, z) -> MC logits f32[h, s, b, k], from the run's fixed key."""
-    student, count = context.student(HEADS), context.config.selection.num_samples
-    key = jax.random.key(context.config.seed)
+    student, count = networks.student(HEADS), networks.config.selection.num_samples
+    key = jax.random.key(networks.config.seed)
 
     def sample(frozen: Any, tuned: Any, z: jax.Array) -> jax.Array:
         def tail(z: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
@@ -126,7 +126,8 @@ def answers(
         out = {"original/label": student.original(frozen, z).argmax(-1)}
         if "teacher" in arrays:
             x = normalise(images, context.teacher_entry)
-            out["teacher/label"] = context.teacher_model.apply(arrays["teacher"], x).argmax(-1)
+            said: Any = context.teacher_model.apply(arrays["teacher"], x)
+            out["teacher/label"] = said.argmax(-1)
         for name, one in single.items():
             (logits,) = one.tail(frozen, arrays["tuned"][name], z).values()
             out[f"{name}/label"] = logits.argmax(-1)
@@ -138,8 +139,8 @@ def answers(
         for method in methods:
             logits = samples[ROUTED[method][0]]
             fitted = arrays["calibration"].get(method)
-            said = predict(logits, selection_config(context, method), fitted, z)
-            out |= {f"{method}/{k}": said[k] for k in ("label", "head", "routing_score")}
+            chosen = predict(logits, selection_config(context, method), fitted, z)
+            out |= {f"{method}/{k}": chosen[k] for k in ("label", "head", "routing_score")}
         for name, logits in samples.items():
             means = jax.nn.softmax(logits).mean(1)
             out |= {f"{name}/{h}_label": m.argmax(-1) for h, m in zip(HEADS, means, strict=True)}
@@ -200,7 +201,7 @@ def calibrate(context: Context, arrays: dict[str, Any]) -> dict[str, Any]:
 def _save(path: Any, outputs: Outputs) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        np.savez(file, **outputs)
+        np.savez(file, allow_pickle=False, **outputs)
     temporary.replace(path)
 
 

@@ -75,10 +75,13 @@ def train_classifier(
     )
     trained = {"params": state.params, **state.model_state}
     context.save(f"{name}/variables", trained)
+
+    def answer(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        logits: Any = model.apply(variables, models.normalise(images, entry))
+        return {"label": logits.argmax(-1)}
+
     outputs = classification.evaluate(
-        lambda variables, images: {
-            "label": model.apply(variables, models.normalise(images, entry)).argmax(-1)
-        },
+        answer,
         trained,
         classification.EvalSet(context.val, context.ops("eval_ops")),
         batch_size=context.config.evaluate.batch_size,

@@ -125,9 +125,9 @@ def test_zero_init_starts_blocks_as_the_identity(block):
 
 def test_convolutions_start_at_the_he_deviation():
     model = build("resnet18_cifar", 10)
-    x = jnp.zeros((1, 2, 2, 256))
-    variables = model.init(jax.random.key(0), x, start="stage3_block1", stop="stage4_block0")
-    kernel = variables["params"]["stage3_block1"]["conv1"]["kernel"]
+    x = jnp.zeros((1, 2, 2, 128))
+    variables = model.init(jax.random.key(0), x, start="stage3_block0", stop="stage3_block1")
+    kernel = variables["params"]["stage3_block0"]["conv1"]["kernel"]
     assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.01)
 
 

@@ -1,0 +1,164 @@
+"""Prediction with a robustified model: `robust_jax.load(DIR)`, `python -m robust_jax.predict`."""
+
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from robust_jax import config as config_lib
+from robust_jax import writers
+from robust_jax.method.calibration import Calibration
+from robust_jax.method.selection import HEADS, predict
+from robust_jax.stages import evaluate
+from robust_jax.stages.networks import Networks
+
+MAX_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answers for b images.
+
+    Attributes:
+      label: int32[b], indices into the class names.
+      probs: f32[b, k], the mean over MC samples of the head that answered.
+      head: int32[b], 0 clean, 1 unclean, 2 combined.
+      uncertainty: f32[b, 3], of each head.
+      kl: f32[b, c], of each candidate head.
+    """
+
+    label: np.ndarray
+    probs: np.ndarray
+    head: np.ndarray
+    uncertainty: np.ndarray
+    kl: np.ndarray
+
+
+class RobustClassifier:
+    """A finished run as a classifier of images of any size."""
+
+    def __init__(self, workdir: epath.PathLike):
+        """Restores the student of a run.
+
+        Raises:
+          ValueError: when the directory holds no finished run.
+        """
+        workdir = epath.Path(workdir)
+        flat = writers.read_json(workdir / "config.json")
+        dataset = writers.read_json(workdir / "dataset.json")
+        if flat is None or dataset is None:
+            raise ValueError(
+                f"no run in this directory; got {workdir}; give the --workdir of a finished "
+                "`python -m robust_jax.main`"
+            )
+        self.class_names: tuple[str, ...] = tuple(dataset["classes"])
+        networks = Networks(config_lib.unflatten(flat), workdir, self.class_names)
+        self._ops = networks.ops("eval_ops")
+        self._selection = evaluate.selection_config(networks, "ours")
+        stored = workdir / "evaluate" / "calibration" / "ours.json"
+        if networks.config.selection.calibrate and not stored.exists():
+            raise ValueError(
+                f"the head selection is not calibrated; got no {stored}; run the stage 'evaluate'"
+            )
+        calibration = Calibration.from_json(stored.read_text()) if stored.exists() else None
+        self._arrays = (
+            networks.variables("pretrain"),
+            networks.tuned("distill/ours", HEADS),
+            calibration,
+        )
+        student, sample = networks.student(HEADS), evaluate.sampler(networks)
+
+        @jax.jit
+        def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
+            frozen, tuned, calibration = arrays
+            z = student.trunk(frozen, images)
+            return predict(sample(frozen, tuned, z), self._selection, calibration, z)
+
+        self._answer = answer
+
+    @functools.cached_property
+    def _prepare(self) -> Any:
+        import tensorflow as tf
+
+        from robust_jax.data import registry
+
+        fn = registry.build(self._ops)
+        return lambda image: fn({"image": tf.convert_to_tensor(image)}, tf.zeros(2, tf.int32))
+
+    def predict(self, images: np.ndarray | Sequence[np.ndarray | bytes]) -> Prediction:
+        """Classifies images.
+
+        Args:
+          images: uint8[b, h, w, 3], or a sequence of uint8[h, w, 3] or encoded files' bytes, of
+            any sizes. The evaluation ops of the run bring them to the model's size.
+
+        Returns:
+          A `Prediction`; it does not depend on how the images are batched.
+        """
+        if len(images) == 0:
+            raise ValueError("no images; got an empty batch; give at least one")
+        for image in images:
+            if not isinstance(image, bytes) and (
+                image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3
+            ):
+                raise ValueError(
+                    f"images must be uint8[h, w, 3]; got {image.dtype}{list(image.shape)}; give "
+                    "RGB pixels from 0 to 255"
+                )
+        pixels = np.stack([self._prepare(image)["image"].numpy() for image in images])
+        parts = [self._batch(pixels[i : i + MAX_BATCH]) for i in range(0, len(pixels), MAX_BATCH)]
+        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Prediction(**found)
+
+    def _batch(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        count = len(pixels)
+        # A power of two, so that few shapes are compiled.
+        padded = 1 << (count - 1).bit_length()
+        filled = np.concatenate([pixels, np.repeat(pixels[-1:], padded - count, 0)])
+        said = jax.device_get(self._answer(self._arrays, filled))
+        return {
+            "label": said["label"][:count],
+            "probs": said["probs"][:count],
+            "head": said["head"][:count],
+            "uncertainty": said["uncertainty"].T[:count],
+            "kl": said["kl"].T[:count],
+        }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one JSON line for each image file."""
+    parser = argparse.ArgumentParser(prog="python -m robust_jax.predict", description=__doc__)
+    parser.add_argument("workdir", help="the --workdir of a finished run")
+    parser.add_argument("images", nargs="+", type=Path, help="image files")
+    args = parser.parse_args(argv)
+    for path in args.images:
+        if not path.is_file():
+            raise ValueError(f"no such image file; got {path}; give files, not folders")
+    classifier = RobustClassifier(args.workdir)
+    for start in range(0, len(args.images), MAX_BATCH):
+        paths = args.images[start : start + MAX_BATCH]
+        said = classifier.predict([path.read_bytes() for path in paths])
+        for row, path in enumerate(paths):
+            line = {
+                "image": str(path),
+                "label": int(said.label[row]),
+                "class": classifier.class_names[said.label[row]],
+                "prob": round(float(said.probs[row].max()), 6),
+                "head": HEADS[said.head[row]],
+                "uncertainty": [round(float(u), 6) for u in said.uncertainty[row]],
+                "kl": [round(float(d), 6) for d in said.kl[row]],
+            }
+            print(json.dumps(line))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
