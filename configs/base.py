@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.teacher = _training(
         total_epochs=20, batch_size=128, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4
     )
+    c.teacher.clip_norm = 0.0  # the AugMix recipe does not clip
     c.teacher.name = "resnet_small"  # see `python -m robust_jax.models`
     c.teacher.loss = "augmix_jsd"  # cross_entropy (augmented view only) | augmix_jsd
     c.teacher.jsd_weight = 12.0  # lambda of the AugMix paper

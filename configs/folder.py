@@ -11,6 +11,16 @@ def get_config(arg: str = "") -> ConfigDict:
     args = parse_arg(arg, runlocal=False)
     c = base.get_config()
     c.data.source = "folder"
+    # A student trained here from scratch; with real weights, name any model of the zoo instead.
+    c.student.name = "resnet_medium"
+    c.pretrain.optimizer = "sgd"
+    c.pretrain.learning_rate = 0.1
+    c.pretrain.weight_decay = 5e-4
+    c.pretrain.clip_norm = 0.0
+    c.pretrain.total_epochs = 15.0
+    c.teacher.total_epochs = 15.0
+    c.augmented.replicas = 4
+    c.distill.total_epochs = 30.0
     if args.runlocal:
         quickstart.runlocal(c)
     return c

@@ -1,4 +1,4 @@
-"""Configs: arguments, validation before any device is touched, durations, hashes."""
+"""Configs: arguments, files, overrides, durations, hashes; see `validation` for the values."""
 
 import ast
 import difflib
@@ -12,39 +12,9 @@ from typing import Any
 
 import ml_collections
 
+# In the order in which they run.
 STAGES = ("pretrain", "teacher", "cache", "distill", "baselines", "evaluate", "report")
-METHODS = (
-    "original",
-    "teacher",
-    "apt",
-    "full_finetune",
-    "wise_ft",
-    "lp_ft",
-    "ours",
-    "ours_no_kd",
-    "ours_no_kld",
-    "ours_no_umc",
-    "ours_max_logit",
-    "ours_gate",
-)
-# Baselines that this version trains or derives; the other names of METHODS are reserved.
-BASELINES = ("original", "teacher", "apt", "ours_no_kd")
-
-# Allowed values of the keys that select by string.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "data.source": ("digits", "folder", "tfds", "arrays"),
-    "teacher.loss": ("cross_entropy", "augmix_jsd"),
-    "method.share": ("tail", "none"),
-    "method.kd.weighting": ("none", "teacher_entropy"),
-    "cache.use": ("auto", "true", "false"),
-    "cache.dtype": ("bfloat16", "float32"),
-    "selection.uncertainty": ("mutual_information", "variance", "predictive_entropy"),
-    "selection.score": ("product", "sum", "uncertainty", "kl", "max_logit"),
-    "selection.direction": ("combined_to_head", "head_to_combined"),
-    "selection.candidates": ("clean_unclean", "all"),
-}
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("cosine", "constant")
+# Stages that train for a duration, each with a section of its name.
 TRAINED_SECTIONS = ("pretrain", "teacher", "distill")
 
 
@@ -64,10 +34,9 @@ def parse_arg(arg: str | None, **spec: Any) -> ml_collections.ConfigDict:
         if name not in spec:
             raise ValueError(
                 f"unknown config argument; got {name!r}; use one of {sorted(spec)}"
-                + _nearest(name, spec)
+                + nearest(name, spec)
             )
-        value = ast.literal_eval(text) if has_value and not isinstance(spec[name], str) else text
-        value = value if has_value else True
+        value = _literal(text, type(spec[name])) if has_value else True
         if type(value) is not type(spec[name]):
             raise ValueError(
                 f"config argument {name!r} must be a {type(spec[name]).__name__}; "
@@ -75,6 +44,14 @@ def parse_arg(arg: str | None, **spec: Any) -> ml_collections.ConfigDict:
             )
         parsed[name] = value
     return ml_collections.ConfigDict(parsed)
+
+
+def _literal(text: str, kind: type) -> Any:
+    """Reads a Python literal, or leaves the text as it is."""
+    try:
+        return text if kind is str else ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
 
 
 def flatten(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +100,7 @@ def check_overrides(argv: Sequence[str], flag: str = "config") -> None:
         if key not in known:
             raise ValueError(
                 f"unknown config key; got --{flag}.{key}; see configs/base.py for every key"
-                + _nearest(key, known)
+                + nearest(key, known)
             )
 
 
@@ -150,50 +127,6 @@ def allow_config_imports(spec: str) -> None:
     for folder in (Path(spec.partition(":")[0]).resolve().parent.parent, Path(__file__).parents[1]):
         if (folder / "configs" / "base.py").is_file() and str(folder) not in sys.path:
             sys.path.append(str(folder))
-
-
-def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> None:
-    """Checks every key and value that can be checked without data or devices.
-
-    Raises:
-      ValueError: what is wrong, the value found, and what to do.
-    """
-    flat, known = flatten(config), flatten(base)
-    for key in flat:
-        if key not in known:
-            raise ValueError(
-                f"unknown config key; got {key!r}; see configs/base.py for every key"
-                + _nearest(key, known)
-            )
-    for key in known:
-        if key not in flat:
-            raise ValueError(f"config key missing; got no {key!r}; start from configs/base.py")
-    for key, choices in CHOICES.items():
-        _check_choice(key, flat[key], choices)
-    for section in TRAINED_SECTIONS:
-        _check_choice(f"{section}.optimizer", flat[f"{section}.optimizer"], OPTIMIZERS)
-        _check_choice(f"{section}.schedule", flat[f"{section}.schedule"], SCHEDULES)
-        duration(config[section], "total", examples=1000, label=section)
-        if flat[f"{section}.batch_size"] < 1:
-            raise ValueError(
-                f"{section}.batch_size must be at least 1; got {flat[f'{section}.batch_size']}; "
-                f"set --config.{section}.batch_size"
-            )
-    for stage in config.stages:
-        _check_choice("stages", stage, STAGES)
-    for method in config.baselines.methods:
-        _check_choice("baselines.methods", method, BASELINES)
-    _check_range("augmented.fraction", flat["augmented.fraction"], 0.0, 1.0, open_low=True)
-    _check_range("method.kd.weight", flat["method.kd.weight"], 0.0, 1.0)
-    _check_range("method.dropout", flat["method.dropout"], 0.0, 0.9)
-    for key in (
-        "data.calibration_images",
-        "data.image_size",
-        "augmented.replicas",
-        "selection.num_samples",
-        "evaluate.batch_size",
-    ):
-        _check_range(key, flat[key], 1, float("inf"))
 
 
 def duration(section: Any, name: str, *, examples: int, label: str) -> int:
@@ -244,22 +177,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"{key} has an unknown value; got {value!r}; use one of {list(choices)}"
-            + _nearest(str(value), map(str, choices))
-        )
-
-
-def _check_range(key: str, value: float, low: float, high: float, open_low: bool = False) -> None:
-    if not low <= value <= high or (open_low and value == low):
-        raise ValueError(
-            f"{key} is out of range; got {value}; use a value {'above' if open_low else 'from'} "
-            f"{low} to {high}"
-        )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the end of a message, "; did you mean ...?", or "" when nothing is near."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""

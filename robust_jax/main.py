@@ -3,16 +3,19 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
 from robust_jax import config as config_lib
+from robust_jax import validation
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/X.py[:arg]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; gs:// works.", required=True)
@@ -20,53 +23,84 @@ _RERUN = flags.DEFINE_enum(
     "rerun", None, config_lib.STAGES, "Run this stage, and what depends on it, again."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
+flags.mark_flag_as_required("config")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the stages of a config, from where an earlier run of the same workdir stopped."""
+    """Runs what the command line asks for."""
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments; got {argv[1:]}; options begin with --")
     # Orbax tells a screenful about every file it touches.
     logging.set_verbosity(logging.WARNING)
-    config = _CONFIG.value
-    config_lib.validate(config, _base_config())
+    run(_CONFIG.value, _WORKDIR.value, rerun=_RERUN.value, dry_run=_DRY_RUN.value)
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    rerun: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Runs the stages of a config, from where an earlier run of the same workdir stopped.
+
+    Args:
+      config: made from `configs/base.py`.
+      workdir: where results go.
+      rerun: a stage to run again, with what depends on it.
+      dry_run: only print the plan; the workdir is not touched.
+
+    Raises:
+      ValueError: for a bad config or bad data, before anything is trained, and where the workdir
+        holds results of another config.
+    """
+    validation.validate(config, _base_config())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            _plan(config, scratch)
+        return
     import jax
 
-    workdir = epath.Path(_WORKDIR.value)
-    if not _DRY_RUN.value:
-        workdir.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
     from robust_jax import stages, writers
-    from robust_jax.stages.context import Context
 
-    context = Context(config, workdir)
-    _print_plan(context)
-    if _DRY_RUN.value:
-        return
+    workdir = epath.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    context = _plan(config, workdir)
+    if rerun:
+        stages.clear(workdir, rerun)
+    stages.check(workdir, config, context.data_fingerprint)
     writers.write_json(workdir / "config.json", config_lib.flatten(config))
     writers.write_json(workdir / "dataset.json", {"classes": list(context.class_names)})
     writers.write_json(workdir / "versions.json", _versions())
-    if _RERUN.value:
-        stages.clear(workdir, _RERUN.value)
     for name in config_lib.STAGES:
         if name not in config.stages:
             continue
-        if stages.is_done(workdir, name, config, context.data_fingerprint):
+        if stages.is_done(workdir, name):
             print(f"stage {name}: done before")
             continue
         print(f"stage {name}")
         stages.run(name, context)
 
 
-def _print_plan(context: Any) -> None:
+def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
+    """Checks what only data and models can tell, prints the plan and returns the `Context`."""
     import jax
 
+    from robust_jax import optim
+    from robust_jax.data import registry
+    from robust_jax.evals import corruption
     from robust_jax.method import budget
+    from robust_jax.stages.context import Context
 
-    config, model = context.config, context.student_model
+    context = Context(config, workdir)
+    # Later stages use these: a misspelled name must not wait until the earlier ones are trained.
+    for key in ("train_ops", "augment_ops", "eval_ops"):
+        registry.build(context.ops(key))
+    corruption.grid(config.evaluate.corruptions, config.evaluate.severities)
+    model = context.student_model
     shapes = context.shapes(model)
     print(budget.format_table(context.plan, model, shapes["params"]))
     frozen = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
@@ -85,8 +119,10 @@ def _print_plan(context: Any) -> None:
     for stage, size in sizes.items():
         section = config[stage]
         steps = config_lib.duration(section, "total", examples=size, label=stage)
+        optim.make(section, steps)
         print(f"{stage}: {steps:,} steps of {section.batch_size}, {section.optimizer}")
     print("stages: " + ", ".join(s for s in config_lib.STAGES if s in config.stages))
+    return context
 
 
 def _base_config() -> Any:

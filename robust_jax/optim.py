@@ -8,12 +8,12 @@ import optax
 
 def schedule(section: Any, total_steps: int) -> optax.Schedule:
     """Returns step -> learning rate: linear warm-up, then cosine or constant."""
-    warmup = round(section.warmup_percent / 100 * total_steps)
+    peak = section.learning_rate
+    warmup = min(round(section.warmup_percent / 100 * total_steps), total_steps - 1)
+    first = 0.0 if warmup else peak
     if section.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(
-            0.0 if warmup else section.learning_rate, section.learning_rate, warmup, total_steps
-        )
-    return optax.warmup_constant_schedule(0.0, section.learning_rate, warmup)
+        return optax.warmup_cosine_decay_schedule(first, peak, warmup, total_steps)
+    return optax.warmup_constant_schedule(first, peak, warmup)
 
 
 def decay_mask(params: Any) -> Any:

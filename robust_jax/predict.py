@@ -14,10 +14,10 @@ import numpy as np
 from etils import epath
 
 from robust_jax import config as config_lib
-from robust_jax import writers
+from robust_jax import sharding, writers
+from robust_jax.data.images import decode_image
 from robust_jax.method.calibration import Calibration
 from robust_jax.method.selection import HEADS, predict
-from robust_jax.stages import evaluate
 from robust_jax.stages.networks import Networks
 
 MAX_BATCH = 256
@@ -51,6 +51,8 @@ class RobustClassifier:
         Raises:
           ValueError: when the directory holds no finished run.
         """
+        from robust_jax.stages import evaluate  # imports TensorFlow
+
         workdir = epath.Path(workdir)
         flat = writers.read_json(workdir / "config.json")
         dataset = writers.read_json(workdir / "dataset.json")
@@ -61,7 +63,9 @@ class RobustClassifier:
             )
         self.class_names: tuple[str, ...] = tuple(dataset["classes"])
         networks = Networks(config_lib.unflatten(flat), workdir, self.class_names)
-        self._ops = networks.ops("eval_ops")
+        networks.mesh = sharding.make_mesh(jax.local_devices()[:1])  # batches are small
+        # The model has one size; the evaluation ops of a run may rely on its data having it.
+        self._ops = networks.ops("eval_ops") + f"|resize({networks.config.data.image_size})"
         self._selection = evaluate.selection_config(networks, "ours")
         stored = workdir / "evaluate" / "calibration" / "ours.json"
         if networks.config.selection.calibrate and not stored.exists():
@@ -105,15 +109,17 @@ class RobustClassifier:
         """
         if len(images) == 0:
             raise ValueError("no images; got an empty batch; give at least one")
-        for image in images:
-            if not isinstance(image, bytes) and (
-                image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3
-            ):
+        decoded = [
+            _decode(image, f"image {number}") if isinstance(image, bytes) else image
+            for number, image in enumerate(images)
+        ]
+        for image in decoded:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
                 raise ValueError(
                     f"images must be uint8[h, w, 3]; got {image.dtype}{list(image.shape)}; give "
                     "RGB pixels from 0 to 255"
                 )
-        pixels = np.stack([self._prepare(image)["image"].numpy() for image in images])
+        pixels = np.stack([self._prepare(image)["image"].numpy() for image in decoded])
         parts = [self._batch(pixels[i : i + MAX_BATCH]) for i in range(0, len(pixels), MAX_BATCH)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Prediction(**found)
@@ -133,6 +139,13 @@ class RobustClassifier:
         }
 
 
+def _decode(data: bytes, name: str) -> np.ndarray:
+    try:
+        return decode_image(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints one JSON line for each image file."""
     parser = argparse.ArgumentParser(prog="python -m robust_jax.predict", description=__doc__)
@@ -145,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     classifier = RobustClassifier(args.workdir)
     for start in range(0, len(args.images), MAX_BATCH):
         paths = args.images[start : start + MAX_BATCH]
-        said = classifier.predict([path.read_bytes() for path in paths])
+        said = classifier.predict([_decode(path.read_bytes(), str(path)) for path in paths])
         for row, path in enumerate(paths):
             line = {
                 "image": str(path),

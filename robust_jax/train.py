@@ -43,20 +43,24 @@ def train(
         that a resumed run sees the batches that an uninterrupted one would have seen.
       name: names the run's directory in `workdir`, its metrics and its progress line.
       batch_size: examples a step over all hosts, for the rate.
+      log_every_steps: metrics are also written at each checkpoint and at the last step.
 
     Returns:
       The final state and {"seconds", "compile_seconds", "loss"}: time in steps and in compiling,
       summed over interruptions up to their last checkpoints.
 
     Raises:
-      FloatingPointError: when the loss is not finite; the last good checkpoint is kept.
+      FloatingPointError: when a metric is not finite; the last good checkpoint is kept.
     """
     sharding.check_batch_size(batch_size, mesh, f"{name}: the batch size")
     directory = epath.Path(workdir) / name / "checkpoints"
-    scalars = writers.Scalars(epath.Path(workdir) / "tb" / name, jax.process_index() == 0)
+    events = epath.Path(workdir) / "tb" / name
     jitted = jax.jit(step_fn, donate_argnums=0)
     state, frozen = sharding.replicate((state, frozen), mesh)
-    with checkpoint.Checkpoints(directory) as checkpoints:
+    with (
+        checkpoint.Checkpoints(directory) as checkpoints,
+        writers.Scalars(events, jax.process_index() == 0) as scalars,
+    ):
         start, meta = 0, {"seconds": 0.0, "compile_seconds": 0.0, "loss": 0.0}
         if (latest := checkpoints.latest_step()) is not None:
             state, meta = checkpoints.restore(latest, state)
@@ -65,29 +69,29 @@ def train(
         began, earlier = time.perf_counter(), meta["seconds"]
         with writers.Progress(name, total_steps, start) as progress:
             for step, batch in enumerate(batches(start, total_steps), start + 1):
+                placed = sharding.shard_batch(batch, mesh)
                 if step == start + 1:
                     compiled_in = time.perf_counter()
-                    placed = sharding.shard_batch(batch, mesh)
                     compiled = jitted.lower(state, frozen, placed).compile()
                     compiled_in = time.perf_counter() - compiled_in
                     meta["compile_seconds"] += compiled_in
                     began += compiled_in
-                state, metrics = compiled(state, frozen, sharding.shard_batch(batch, mesh))
+                state, metrics = compiled(state, frozen, placed)
                 numbers: dict[str, float] = {}
-                if step % log_every_steps == 0 or step == total_steps:
+                saving = step % checkpoint_every_steps == 0 or step == total_steps
+                if saving or step % log_every_steps == 0:
                     numbers = {k: float(v) for k, v in metrics.items()}
                     rate = (step - start) * batch_size / (time.perf_counter() - began)
-                    if not math.isfinite(numbers["loss"]):
+                    if wrong := {k: v for k, v in numbers.items() if not math.isfinite(v)}:
                         raise FloatingPointError(
-                            f"{name}: the loss is not finite; got {numbers['loss']} by step {step};"
-                            f" lower {name}'s learning rate; the last good checkpoint is kept"
+                            f"{name}: the training diverged; got {wrong} by step {step}; lower "
+                            f"{name}'s learning rate; the last good checkpoint is kept"
                         )
                     scalars.write(step, {**numbers, "images_per_second": rate})
                     numbers = {"loss": numbers["loss"], "img/s": rate}
                     meta["loss"] = numbers["loss"]
                 progress.advance(1, **numbers)
-                if step % checkpoint_every_steps == 0 or step == total_steps:
+                if saving:
                     meta["seconds"] = earlier + time.perf_counter() - began
-                    checkpoints.save(step, state, meta)
-    scalars.close()
+                    checkpoints.save(step, state, dict(meta))
     return state, meta

@@ -43,7 +43,10 @@ class Progress:
 
 
 class Scalars:
-    """TensorBoard events under a directory, written by process 0 only."""
+    """TensorBoard events under a directory, written by process 0 only.
+
+    Use as a context manager: leaving it writes everything out.
+    """
 
     def __init__(self, directory: epath.PathLike, is_main_process: bool = True):
         self._writer = None
@@ -64,8 +67,10 @@ class Scalars:
         if self._writer is not None:
             self._writer.write_scalars(step, numbers)
 
-    def close(self) -> None:
-        """Flushes and closes the event file."""
+    def __enter__(self) -> "Scalars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.flush()
             self._writer.close()

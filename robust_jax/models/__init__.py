@@ -102,6 +102,9 @@ _VIT_SMALL_LEGACY48M = ModelEntry(
     ("timm",),
 )
 
+# ResNet-18 with a strided first convolution and no pooling: cheap at 32 pixels.
+_STRIDED_18: dict[str, Any] = {"block": "basic", "depths": (2, 2, 2, 2), "stem": "small"}
+
 MODELS: dict[str, ModelEntry] = {
     row.name: row
     for row in (
@@ -119,14 +122,8 @@ MODELS: dict[str, ModelEntry] = {
         _resnet("resnet152", "bottleneck", 3, 8, 36, 3),
         _small("resnet18_cifar", "resnet", block="basic", depths=(2, 2, 2, 2), stem="cifar"),
         _small("resnet20", "resnet", block="basic", depths=(3, 3, 3), stem="cifar", base_width=16),
-        _small(
-            "resnet_small",
-            "resnet",
-            block="basic",
-            depths=(2, 2, 2, 2),
-            stem="small",
-            base_width=16,
-        ),
+        _small("resnet_small", "resnet", base_width=16, **_STRIDED_18),
+        _small("resnet_medium", "resnet", base_width=32, **_STRIDED_18),
     )
 }
 

@@ -27,11 +27,11 @@ class Stage:
 
 
 STAGES = {
-    "pretrain": Stage(("seed", "data", "student", "pretrain"), (), ("pretrain",)),
-    "teacher": Stage(("seed", "data", "teacher"), (), ("teacher",)),
+    "pretrain": Stage(("seed", "data", "student", "pretrain"), (), ("pretrain", "tb/pretrain")),
+    "teacher": Stage(("seed", "data", "teacher"), (), ("teacher", "tb/teacher")),
     "cache": Stage(("augmented", "cache", "method"), ("pretrain", "teacher"), ("cache",)),
-    "distill": Stage(("distill",), ("cache",), ("distill",)),
-    "baselines": Stage(("distill", "baselines"), ("cache",), ("baselines",)),
+    "distill": Stage(("distill",), ("cache",), ("distill", "tb/distill")),
+    "baselines": Stage(("distill", "baselines"), ("cache",), ("baselines", "tb/baselines")),
     "evaluate": Stage(
         ("evaluate", "selection"), ("distill", "baselines"), ("evaluate", "results.jsonl")
     ),
@@ -59,37 +59,50 @@ def clear(workdir: epath.Path, name: str) -> None:
                 path.unlink()
 
 
-def is_done(
-    workdir: epath.Path, name: str, config: ml_collections.ConfigDict, data_fingerprint: str
-) -> bool:
-    """Tells whether a stage is finished, and marks it as begun if it was not.
+def check(workdir: epath.Path, config: ml_collections.ConfigDict, data_fingerprint: str) -> None:
+    """Compares what every stage of a workdir was begun with, this time's or not.
 
     Raises:
-      ValueError: when the stage began under another config or on other data; names the keys.
+      ValueError: when one began under another config or on other data; names the keys.
     """
-    path = workdir / "stages" / f"{name}.json"
-    wanted = config_lib.subset(config, STAGES[name].keys) | {"data.fingerprint": data_fingerprint}
-    marker = writers.read_json(path)
-    if marker is None:
-        writers.write_json(path, {"config": wanted, "done": False})
-        return False
-    found = marker["config"]
-    changed = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-    if changed:
-        lines = ", ".join(f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in changed)
-        raise ValueError(
-            f"stage {name!r} in {workdir} ran with another config; got {lines}; restore the value, "
-            f"use another workdir, or add --rerun={name} to run it and what depends on it again"
-        )
-    return marker["done"]
+    for name in STAGES:
+        marker = writers.read_json(_marker(workdir, name))
+        if marker is None:
+            continue
+        found, wanted = marker["config"], _determinants(name, config, data_fingerprint)
+        changed = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+        if changed:
+            lines = ", ".join(f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in changed)
+            raise ValueError(
+                f"stage {name!r} in {workdir} ran with another config; got {lines}; restore the "
+                f"value, use another workdir, or add --rerun={name} to run it and what depends on "
+                "it again"
+            )
+
+
+def is_done(workdir: epath.Path, name: str) -> bool:
+    """Tells whether a stage is finished."""
+    marker = writers.read_json(_marker(workdir, name))
+    return marker is not None and marker["done"]
 
 
 def run(name: str, context: Any) -> None:
-    """Runs one stage and marks it as finished."""
-    path = context.workdir / "stages" / f"{name}.json"
+    """Runs one stage: marks it as begun, then as finished with what it reports."""
+    path = _marker(context.workdir, name)
+    marker = {"config": _determinants(name, context.config, context.data_fingerprint)}
+    writers.write_json(path, {**marker, "done": False})
     result = importlib.import_module(f"robust_jax.stages.{name}").run(context)
-    marker = writers.read_json(path)
     writers.write_json(path, {**marker, "done": True, "result": result or {}})
+
+
+def _marker(workdir: epath.Path, name: str) -> epath.Path:
+    return workdir / "stages" / f"{name}.json"
+
+
+def _determinants(
+    name: str, config: ml_collections.ConfigDict, data_fingerprint: str
+) -> dict[str, Any]:
+    return config_lib.subset(config, STAGES[name].keys) | {"data.fingerprint": data_fingerprint}
 
 
 def result(workdir: epath.Path, name: str) -> dict[str, Any]:
@@ -98,7 +111,7 @@ def result(workdir: epath.Path, name: str) -> dict[str, Any]:
     Raises:
       ValueError: when it has not finished.
     """
-    marker = writers.read_json(workdir / "stages" / f"{name}.json")
+    marker = writers.read_json(_marker(workdir, name))
     if marker is None or not marker["done"]:
         raise ValueError(
             f"stage {name!r} has not finished in {workdir}; add it to config.stages and run again"

@@ -1,0 +1,98 @@
+"""Checks a config before any data or device is touched."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from robust_jax.config import STAGES, TRAINED_SECTIONS, duration, flatten, nearest
+
+# Rows that a run can have beside those of `ours`.
+BASELINES = ("original", "teacher", "apt", "ours_no_kd")
+
+# Allowed values of the keys that select by string.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "data.source": ("digits", "folder", "tfds", "arrays"),
+    "teacher.loss": ("cross_entropy", "augmix_jsd"),
+    "method.share": ("tail", "none"),
+    "method.kd.weighting": ("none", "teacher_entropy"),
+    "cache.use": ("auto", "true", "false"),
+    "cache.dtype": ("bfloat16", "float32"),
+    "selection.uncertainty": ("mutual_information", "variance", "predictive_entropy"),
+    "selection.score": ("product", "sum", "uncertainty", "kl", "max_logit"),
+    "selection.direction": ("combined_to_head", "head_to_combined"),
+    "selection.candidates": ("clean_unclean", "all"),
+}
+HEADS = ("clean", "unclean", "combined")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("cosine", "constant")
+
+
+def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> None:
+    """Checks every key and value that can be checked without data or devices.
+
+    Raises:
+      ValueError: what is wrong, the value found, and what to do.
+    """
+    flat, known = flatten(config), flatten(base)
+    for key in flat:
+        if key not in known:
+            raise ValueError(
+                f"unknown config key; got {key!r}; see configs/base.py for every key"
+                + nearest(key, known)
+            )
+    for key in known:
+        if key not in flat:
+            raise ValueError(f"config key missing; got no {key!r}; start from configs/base.py")
+    for key, choices in CHOICES.items():
+        _check_choice(key, flat[key], choices)
+    for section in TRAINED_SECTIONS:
+        _check_choice(f"{section}.optimizer", flat[f"{section}.optimizer"], OPTIMIZERS)
+        _check_choice(f"{section}.schedule", flat[f"{section}.schedule"], SCHEDULES)
+        _check_range(f"{section}.batch_size", flat[f"{section}.batch_size"], 1)
+        _check_range(f"{section}.learning_rate", flat[f"{section}.learning_rate"], 0.0, above=True)
+        _check_range(f"{section}.warmup_percent", flat[f"{section}.warmup_percent"], 0.0, 100.0)
+        # Only the data tells how long an epoch is; here it is long, to find the other mistakes.
+        duration(config[section], "total", examples=10**15, label=section)
+    for stage in config.stages:
+        _check_choice("stages", stage, STAGES)
+    for method in config.baselines.methods:
+        _check_choice("baselines.methods", method, BASELINES)
+    for head in config.method.kd.heads:
+        _check_choice("method.kd.heads", head, HEADS)
+    _check_range("seed", flat["seed"], 0, 2**31 - 1)
+    _check_range("augmented.fraction", flat["augmented.fraction"], 0.0, 1.0, above=True)
+    _check_range("method.kd.weight", flat["method.kd.weight"], 0.0, 1.0)
+    _check_range("method.kd.temperature", flat["method.kd.temperature"], 0.0, above=True)
+    _check_range("method.dropout", flat["method.dropout"], 0.0, 0.9)
+    for key in (
+        "data.calibration_images",
+        "data.image_size",
+        "augmented.replicas",
+        "selection.num_samples",
+        "evaluate.batch_size",
+        "train.log_every_steps",
+        "train.checkpoint_every_steps",
+    ):
+        _check_range(key, flat[key], 1)
+    if flat["evaluate.max_images"] is not None:
+        _check_range("evaluate.max_images", flat["evaluate.max_images"], 1)
+
+
+def _check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"{key} has an unknown value; got {value!r}; use one of {list(choices)}"
+            + nearest(str(value), map(str, choices))
+        )
+
+
+def _check_range(
+    key: str, value: float, low: float, high: float = math.inf, above: bool = False
+) -> None:
+    """Checks low <= value <= high, or low < value <= high."""
+    if not low <= value <= high or (above and value == low):
+        least = f"above {low}" if above else f"of at least {low}"
+        most = "" if high == math.inf else f" and at most {high}"
+        raise ValueError(f"{key} is out of range; got {value}; use a value {least}{most}")
