@@ -26,6 +26,7 @@ bench: $(VENV)/runtime
 $(VENV)/runtime: requirements.txt constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt -c constraints.txt
+	$(PIP) --no-deps --editable .
 	touch $@
 
 $(VENV)/dev: $(VENV)/runtime requirements-dev.txt

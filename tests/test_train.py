@@ -1,0 +1,167 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from robust_jax import checkpoint, sharding
+from robust_jax.state import TrainState
+from robust_jax.train import train
+
+BATCH = 8
+OPTIMIZER = optax.sgd(0.1, momentum=0.9)
+
+
+def step_fn(state, frozen, batch):
+    """Linear regression behind a frozen layer, with dropout from the step number."""
+
+    def loss_fn(params):
+        key = jax.random.fold_in(jax.random.key(1), state.step)
+        z = jnp.tanh(batch["x"] @ frozen["w"])
+        z = z * jax.random.bernoulli(key, 0.7, z.shape)
+        return jnp.mean((z @ params["w"] + params["b"] - batch["y"]) ** 2)
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    return state.update(grads, OPTIMIZER), {"loss": loss, "step": state.step}
+
+
+def until_step(limit):
+    """`step_fn` whose loss is not a number from step `limit` on."""
+
+    def failing(state, frozen, batch):
+        new, metrics = step_fn(state, frozen, batch)
+        bad = jnp.where(new.step >= limit, jnp.nan, 0.0)
+        return new, {**metrics, "loss": metrics["loss"] + bad}
+
+    return failing
+
+
+def new_state():
+    return TrainState.create({"w": jnp.ones(5) / 5, "b": jnp.zeros(())}, OPTIMIZER)
+
+
+def frozen():
+    return {"w": jax.random.normal(jax.random.key(0), (3, 5))}
+
+
+def make_batches(seen, batch_size=BATCH):
+    def batches(start, stop):
+        for step in range(start, stop):
+            seen.append(step)
+            x = np.random.default_rng(step).normal(size=(batch_size, 3)).astype(np.float32)
+            yield {"x": x, "y": x.sum(1)}
+
+    return batches
+
+
+def run(workdir, total, *, seen=None, step=step_fn, arrays=None, mesh=None, **options):
+    defaults = {"batch_size": BATCH, "log_every_steps": 2, "checkpoint_every_steps": 3}
+    return train(
+        step,
+        *(arrays or (new_state(), frozen())),
+        make_batches([] if seen is None else seen),
+        name="toy",
+        total_steps=total,
+        workdir=workdir,
+        mesh=mesh or sharding.make_mesh(),
+        **(defaults | options),
+    )
+
+
+def assert_equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    seen, parts = [], []
+    whole, _ = run(tmp_path / "whole", 6, seen=seen)
+    _, first = run(tmp_path / "parts", 3, seen=parts)
+    resumed, times = run(tmp_path / "parts", 6, seen=parts)
+    assert seen == parts == [0, 1, 2, 3, 4, 5]
+    assert_equal(whole, resumed)
+    assert int(resumed.step) == 6
+    assert times["seconds"] > first["seconds"] > 0
+    assert times["compile_seconds"] > first["compile_seconds"] > 0
+    # A finished run is read, not run.
+    again, same = run(tmp_path / "parts", 6, seen=parts)
+    assert len(parts) == 6
+    assert_equal(again, whole)
+    assert same == times
+
+
+def test_the_loop_takes_the_steps_one_after_another(tmp_path):
+    trained, times = run(tmp_path, 6)
+    state = new_state()
+    for batch in make_batches([])(0, 6):
+        state, metrics = step_fn(state, frozen(), batch)
+    for name, value in state.params.items():
+        np.testing.assert_allclose(trained.params[name], value, rtol=1e-5)
+    assert int(trained.step) == 6
+    assert float(metrics["loss"]) == pytest.approx(times["loss"], rel=1e-5)
+
+
+def test_a_run_continues_on_other_devices(tmp_path):
+    whole, _ = run(tmp_path / "four", 6)
+    run(tmp_path / "moved", 3)
+    one = sharding.make_mesh(jax.devices()[:1])
+    moved, _ = run(tmp_path / "moved", 6, mesh=one)
+    assert all(leaf.devices() == set(one.devices.flat) for leaf in jax.tree.leaves(moved))
+    for name, value in whole.params.items():
+        np.testing.assert_allclose(moved.params[name], value, rtol=1e-5)
+
+
+def test_metrics_are_written(tmp_path):
+    _, times = run(tmp_path, 7)
+    events = EventAccumulator(str(tmp_path / "tb" / "toy"))
+    events.Reload()
+    assert set(events.Tags()["tensors"]) == {"loss", "step", "images_per_second"}
+    losses = events.Tensors("loss")
+    assert [event.step for event in losses] == [2, 3, 4, 6, 7]  # 3 and 6 are checkpoints
+    steps = [tensor_util.make_ndarray(event.tensor_proto) for event in events.Tensors("step")]
+    assert steps == [1, 2, 3, 5, 6]  # the state before the step
+    assert tensor_util.make_ndarray(losses[-1].tensor_proto) == pytest.approx(times["loss"])
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, log_every):
+    options = {"log_every_steps": log_every, "checkpoint_every_steps": 2}
+    message = r"toy: the training diverged; got {'loss': nan} by step [56]; lower toy's learning"
+    with pytest.raises(FloatingPointError, match=message):
+        run(tmp_path, 9, step=until_step(5), **options)
+    with checkpoint.Checkpoints(tmp_path / "toy" / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step() == 4
+        state, meta = checkpoints.restore(4, new_state())
+    good, times = run(tmp_path / "good", 4)
+    assert_equal(state, good)
+    assert meta["loss"] == times["loss"]
+
+
+def test_batches_must_divide_among_the_devices(tmp_path):
+    message = r"toy: the batch size must be a multiple .*got 7 on 4 devices; use 8$"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, 3, batch_size=7)
+    mesh = sharding.make_mesh()
+    for size, nearest in ((1, 4), (5, 4), (11, 12)):
+        with pytest.raises(ValueError, match=rf"got {size} on 4 devices; use {nearest}$"):
+            sharding.check_batch_size(size, mesh, "batch")
+    sharding.check_batch_size(12, mesh, "batch")
+
+
+def test_the_state_is_donated_and_what_is_frozen_stays(tmp_path):
+    mesh = sharding.make_mesh()
+    state, kept = sharding.replicate((new_state(), frozen()), mesh)
+    run(tmp_path, 2, arrays=(state, kept), mesh=mesh)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    np.testing.assert_array_equal(kept["w"], frozen()["w"])
+
+
+def test_batches_lie_across_the_devices(tmp_path):
+    placed = sharding.shard_batch({"x": np.arange(8.0)}, sharding.make_mesh())["x"]
+    assert [shard.data.tolist() for shard in placed.addressable_shards] == [
+        [0, 1],
+        [2, 3],
+        [4, 5],
+        [6, 7],
+    ]
