@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.augment_ops = "augmix(severity=3)"  # on top of train_ops: the augmented view
     c.data.eval_ops = "decode|resize({size})"  # evaluation view
     c.data.calibration_images = 1000  # of train (at most a tenth), held out for head selection
-    c.data.max_bad_images = 0  # how many unreadable images a run tolerates (they are reported)
+    c.data.max_bad_images = 0  # unreadable images tolerated in train, and in val (reported)
     c.data.verify = True  # decode every image of a folder once before training
 
     c.student = ConfigDict()
@@ -40,6 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     c.teacher.clip_norm = 0.0  # the AugMix recipe does not clip
     c.teacher.name = "resnet_small"  # see `python -m robust_jax.models`
+    c.teacher.dtype = "float32"  # compute dtype: float32 | bfloat16
     c.teacher.loss = "augmix_jsd"  # cross_entropy (augmented view only) | augmix_jsd
     c.teacher.jsd_weight = 12.0  # lambda of the AugMix paper
 
@@ -68,7 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.cache.max_gigabytes = 50.0  # auto streams when the cache would be larger
 
     c.baselines = ConfigDict()
-    c.baselines.methods = ("original", "teacher", "apt", "ours_no_kd")  # rows beside `ours`
+    c.baselines.methods = ("teacher", "apt", "ours_no_kd")  # rows beside `original` and `ours`
 
     c.selection = ConfigDict()
     c.selection.num_samples = 10  # N MC-dropout samples a head (supplement, section 7)
@@ -107,6 +108,6 @@ def _training(
     t.learning_rate = learning_rate  # peak
     t.schedule = "cosine"  # cosine (to 0) | constant
     t.warmup_percent = 5.0  # of all steps, linear from 0
-    t.weight_decay = weight_decay  # decoupled; not on biases and norms
+    t.weight_decay = weight_decay  # of kernels only; decoupled for adamw, L2 for sgd
     t.clip_norm = 1.0  # global gradient norm; 0 turns it off
     return t

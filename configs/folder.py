@@ -17,8 +17,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pretrain.learning_rate = 0.1
     c.pretrain.weight_decay = 5e-4
     c.pretrain.clip_norm = 0.0
-    c.pretrain.total_epochs = 15.0
-    c.teacher.total_epochs = 15.0
+    c.pretrain.total_epochs = 20.0
+    c.teacher.total_epochs = 20.0
     c.augmented.replicas = 4
     c.distill.total_epochs = 30.0
     if args.runlocal:

@@ -1,5 +1,6 @@
 """The command line: `python -m robust_jax.main --config configs/X.py[:arg] --workdir DIR`."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
@@ -19,8 +21,8 @@ from robust_jax import validation
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/X.py[:arg]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; gs:// works.", required=True)
-_RERUN = flags.DEFINE_enum(
-    "rerun", None, config_lib.STAGES, "Run this stage, and what depends on it, again."
+_RERUN = flags.DEFINE_multi_enum(
+    "rerun", [], config_lib.STAGES, "Run this stage, and what depends on it, again."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
 flags.mark_flag_as_required("config")
@@ -39,7 +41,7 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: epath.PathLike,
     *,
-    rerun: str | None = None,
+    rerun: Sequence[str] = (),
     dry_run: bool = False,
 ) -> None:
     """Runs the stages of a config, from where an earlier run of the same workdir stopped.
@@ -47,7 +49,7 @@ def run(
     Args:
       config: made from `configs/base.py`.
       workdir: where results go.
-      rerun: a stage to run again, with what depends on it.
+      rerun: stages to run again, with what depends on them.
       dry_run: only print the plan; the workdir is not touched.
 
     Raises:
@@ -68,10 +70,14 @@ def run(
     workdir.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(workdir / "xla_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"this version runs on one host; got {jax.process_count()} processes; start one"
+        )
     context = _plan(config, workdir)
-    if rerun:
-        stages.clear(workdir, rerun)
-    stages.check(workdir, config, context.data_fingerprint)
+    stages.check(workdir, config, context.data_fingerprint, rerun)
+    for name in rerun:
+        stages.clear(workdir, name)
     writers.write_json(workdir / "config.json", config_lib.flatten(config))
     writers.write_json(workdir / "dataset.json", {"classes": list(context.class_names)})
     writers.write_json(workdir / "versions.json", _versions())
@@ -83,6 +89,10 @@ def run(
             continue
         print(f"stage {name}")
         stages.run(name, context)
+    if "report" in config.stages:
+        from robust_jax.stages import report
+
+        report.show(workdir)
 
 
 def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
@@ -90,15 +100,13 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
     import jax
 
     from robust_jax import optim
-    from robust_jax.data import registry
     from robust_jax.evals import corruption
     from robust_jax.method import budget
     from robust_jax.stages.context import Context
 
     context = Context(config, workdir)
-    # Later stages use these: a misspelled name must not wait until the earlier ones are trained.
-    for key in ("train_ops", "augment_ops", "eval_ops"):
-        registry.build(context.ops(key))
+    # Later stages use these: a mistake must not wait until the earlier ones are trained.
+    _check_images(context)
     corruption.grid(config.evaluate.corruptions, config.evaluate.severities)
     model = context.student_model
     shapes = context.shapes(model)
@@ -125,10 +133,31 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
     return context
 
 
-def _base_config() -> Any:
-    from configs import base
+def _check_images(context: Any) -> None:
+    """Makes the first images of every kind, and checks that they suit the models."""
+    from robust_jax.data.elements import Elements
+    from robust_jax.data.pipeline import ordered_batches
 
-    return base.get_config()
+    size = context.config.data.image_size
+    evaluated = Elements(context.val, context.ops("eval_ops"), {"eval_ops": ""}, seed=0)
+    training = context.augmented_set()
+    training = dataclasses.replace(
+        training, views={"train_ops": "", "augment_ops": training.views["aug"]}
+    )
+    for elements in (training, evaluated):
+        batch = next(ordered_batches(elements, batch_size=1, stop=1))
+        for key in elements.views:
+            image = batch[key][0]
+            if image.shape != (size, size, 3) or image.dtype != np.uint8:
+                raise ValueError(
+                    f"data.{key} must make uint8 images of data.image_size; got {image.dtype}"
+                    f"{list(image.shape)} for image_size={size}; end it with resize({{size}}) or "
+                    "a crop (the models normalise pixels themselves)"
+                )
+
+
+def _base_config() -> ml_collections.ConfigDict:
+    return config_lib.load(str(Path(__file__).parents[1] / "configs" / "base.py"))
 
 
 def _versions() -> dict[str, str]:
@@ -138,9 +167,20 @@ def _versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "absent"
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return {**found, "git_commit": commit or "unknown"}
+    return {**found, "git_commit": _git_commit()}
+
+
+def _git_commit() -> str:
+    """Returns the commit that this code is of; "unknown" outside its own repository."""
+    root = Path(__file__).parents[1]
+    command = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(
+            "\n"
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return said[1] if Path(said[0]) == root else "unknown"
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -17,8 +17,8 @@ def schedule(section: Any, total_steps: int) -> optax.Schedule:
 
 
 def decay_mask(params: Any) -> Any:
-    """Marks what weight decay applies to: leaves of two or more axes (not biases, not norms)."""
-    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+    """Marks what weight decay applies to: leaves called `kernel` (no bias, norm or embedding)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def make(section: Any, total_steps: int) -> optax.GradientTransformation:

@@ -18,6 +18,7 @@ from robust_jax import sharding, writers
 from robust_jax.data.images import decode_image
 from robust_jax.method.calibration import Calibration
 from robust_jax.method.selection import HEADS, predict
+from robust_jax.stages import routing
 from robust_jax.stages.networks import Networks
 
 MAX_BATCH = 256
@@ -51,8 +52,6 @@ class RobustClassifier:
         Raises:
           ValueError: when the directory holds no finished run.
         """
-        from robust_jax.stages import evaluate  # imports TensorFlow
-
         workdir = epath.Path(workdir)
         flat = writers.read_json(workdir / "config.json")
         dataset = writers.read_json(workdir / "dataset.json")
@@ -66,7 +65,7 @@ class RobustClassifier:
         networks.mesh = sharding.make_mesh(jax.local_devices()[:1])  # batches are small
         # The model has one size; the evaluation ops of a run may rely on its data having it.
         self._ops = networks.ops("eval_ops") + f"|resize({networks.config.data.image_size})"
-        self._selection = evaluate.selection_config(networks, "ours")
+        self._selection = routing.selection_config(networks, "ours")
         stored = workdir / "evaluate" / "calibration" / "ours.json"
         if networks.config.selection.calibrate and not stored.exists():
             raise ValueError(
@@ -78,7 +77,7 @@ class RobustClassifier:
             networks.tuned("distill/ours", HEADS),
             calibration,
         )
-        student, sample = networks.student(HEADS), evaluate.sampler(networks)
+        student, sample = networks.student(HEADS), routing.sampler(networks)
 
         @jax.jit
         def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -105,7 +104,7 @@ class RobustClassifier:
             any sizes. The evaluation ops of the run bring them to the model's size.
 
         Returns:
-          A `Prediction`; it does not depend on how the images are batched.
+          A `Prediction`; up to rounding, it does not depend on how the images are batched.
         """
         if len(images) == 0:
             raise ValueError("no images; got an empty batch; give at least one")

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from robust_jax import checkpoint, sharding, writers
 from robust_jax.state import TrainState
@@ -55,7 +55,8 @@ def train(
     sharding.check_batch_size(batch_size, mesh, f"{name}: the batch size")
     directory = epath.Path(workdir) / name / "checkpoints"
     events = epath.Path(workdir) / "tb" / name
-    jitted = jax.jit(step_fn, donate_argnums=0)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=replicated)
     state, frozen = sharding.replicate((state, frozen), mesh)
     with (
         checkpoint.Checkpoints(directory) as checkpoints,

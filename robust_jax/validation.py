@@ -8,8 +8,8 @@ import ml_collections
 
 from robust_jax.config import STAGES, TRAINED_SECTIONS, duration, flatten, nearest
 
-# Rows that a run can have beside those of `ours`.
-BASELINES = ("original", "teacher", "apt", "ours_no_kd")
+# Rows that a run can have beside `original` and those of `ours`.
+BASELINES = ("teacher", "apt", "ours_no_kd")
 
 # Allowed values of the keys that select by string.
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -52,6 +52,8 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         _check_choice(f"{section}.schedule", flat[f"{section}.schedule"], SCHEDULES)
         _check_range(f"{section}.batch_size", flat[f"{section}.batch_size"], 1)
         _check_range(f"{section}.learning_rate", flat[f"{section}.learning_rate"], 0.0, above=True)
+        _check_range(f"{section}.weight_decay", flat[f"{section}.weight_decay"], 0.0)
+        _check_range(f"{section}.clip_norm", flat[f"{section}.clip_norm"], 0.0)
         _check_range(f"{section}.warmup_percent", flat[f"{section}.warmup_percent"], 0.0, 100.0)
         # Only the data tells how long an epoch is; here it is long, to find the other mistakes.
         duration(config[section], "total", examples=10**15, label=section)
@@ -65,10 +67,14 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     _check_range("augmented.fraction", flat["augmented.fraction"], 0.0, 1.0, above=True)
     _check_range("method.kd.weight", flat["method.kd.weight"], 0.0, 1.0)
     _check_range("method.kd.temperature", flat["method.kd.temperature"], 0.0, above=True)
+    _check_range("method.kd.clean_anchor", flat["method.kd.clean_anchor"], 0.0)
     _check_range("method.dropout", flat["method.dropout"], 0.0, 0.9)
+    _check_range("method.heads_share", flat["method.heads_share"], 0.0, 1.0, above=True)
+    _check_range("teacher.jsd_weight", flat["teacher.jsd_weight"], 0.0)
+    _check_range("cache.max_gigabytes", flat["cache.max_gigabytes"], 0.0)
+    _check_range("data.max_bad_images", flat["data.max_bad_images"], 0)
     for key in (
         "data.calibration_images",
-        "data.image_size",
         "augmented.replicas",
         "selection.num_samples",
         "evaluate.batch_size",
@@ -76,6 +82,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         "train.checkpoint_every_steps",
     ):
         _check_range(key, flat[key], 1)
+    _check_range("data.image_size", flat["data.image_size"], 8)  # corruptions take no smaller ones
     if flat["evaluate.max_images"] is not None:
         _check_range("evaluate.max_images", flat["evaluate.max_images"], 1)
 

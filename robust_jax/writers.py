@@ -1,11 +1,13 @@
 """Where numbers go: TensorBoard, a live progress line, JSON files."""
 
 import importlib.util
+import io
 import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tqdm
 from etils import epath
 
@@ -76,16 +78,39 @@ class Scalars:
             self._writer.close()
 
 
-def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never a half of it."""
+def write_bytes(path: epath.PathLike, data: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a half of it."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    temporary.write_bytes(data)
     temporary.replace(path)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes text as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes JSON as `write_bytes` does."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_arrays(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an npz file as `write_bytes` does."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
 
 
 def read_json(path: epath.PathLike) -> Any:
     """Returns the value stored by `write_json`, or None when there is no such file."""
     path = epath.Path(path)
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """Returns the arrays stored by `write_arrays`."""
+    with epath.Path(path).open("rb") as file, np.load(file) as arrays:
+        return dict(arrays)

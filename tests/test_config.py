@@ -57,6 +57,7 @@ def test_every_default_is_valid():
         ({"method__kd__weight": -0.1}, r"method.kd.weight .*got -0.1; use a value of at least 0.0"),
         ({"method__kd__temperature": 0.0}, r"method.kd.temperature .*above 0.0$"),
         ({"method__dropout": 1.0}, r"method.dropout .*at most 0.9"),
+        ({"data__image_size": 4}, r"data.image_size .*got 4; use a value of at least 8$"),
         ({"selection__num_samples": 0}, r"selection.num_samples .*got 0; .*at least 1$"),
         ({"augmented__replicas": 0}, r"augmented.replicas .*got 0"),
         ({"evaluate__max_images": 0}, r"evaluate.max_images .*got 0"),

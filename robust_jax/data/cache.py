@@ -5,6 +5,7 @@ that determines their content; an interrupted build continues behind its last fi
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -47,15 +48,23 @@ class FeatureCache:
         self._stores: dict[str, Any] = {}
 
     @property
-    def num_done(self) -> int:
-        """How many elements, from the first on, are stored."""
-        return writers.read_json(self.directory / "done.json") or 0
+    def progress(self) -> tuple[int, float]:
+        """How many elements, from the first on, are stored, and the seconds that took."""
+        done = writers.read_json(self.directory / "done.json")
+        return (done["elements"], done["seconds"]) if done else (0, 0.0)
 
-    def write(self, start: int, block: Block) -> None:
-        """Stores the elements start .. start + n - 1; they count as done once all are on disk."""
+    def write(self, start: int, block: Block, seconds: float) -> None:
+        """Stores the elements start .. start + n - 1; they count as done once all are on disk.
+
+        Args:
+          start: the first element.
+          block: name -> array of n rows.
+          seconds: spent on the cache so far, earlier sessions included.
+        """
         for name, values in block.items():
             self._store(name, values)[start : start + len(values)].write(values).result()
-        writers.write_json(self.directory / "done.json", start + len(next(iter(block.values()))))
+        done = start + len(next(iter(block.values())))
+        writers.write_json(self.directory / "done.json", {"elements": done, "seconds": seconds})
 
     def load(self, names: tuple[str, ...]) -> Block:
         """Reads whole arrays into memory.
@@ -63,9 +72,10 @@ class FeatureCache:
         Raises:
           ValueError: when the build is unfinished, or a chunk is damaged or missing.
         """
-        if self.num_done < self.num_elements:
+        done, _ = self.progress
+        if done < self.num_elements:
             raise ValueError(
-                f"the feature cache in {self.directory} is unfinished; got {self.num_done} of "
+                f"the feature cache in {self.directory} is unfinished; got {done} of "
                 f"{self.num_elements} elements; run the cache stage again"
             )
         loaded = {}
@@ -116,13 +126,14 @@ def build(
       blocks: start -> (number of elements that count, batch) in element order.
       compute: batch -> arrays to store, one row for each example of the batch.
     """
-    done = cache.num_done
+    done, earlier = cache.progress
     if done >= cache.num_elements:
         return
+    began = time.perf_counter()
     with writers.Progress("cache", cache.num_elements, done, unit="element") as progress:
         for count, batch in blocks(done):
             rows = {name: values[:count] for name, values in compute(batch).items()}
-            cache.write(done, rows)
+            cache.write(done, rows, earlier + time.perf_counter() - began)
             done += count
             progress.advance(count)
 

@@ -30,6 +30,10 @@ class EvalSet:
     source: Source
     ops: str
     max_images: int | None = None
+    # Batch size -> the batches of a whole pass.
+    _kept: dict[int, list[tuple[np.ndarray, np.ndarray]]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @functools.cached_property
     def records(self) -> Source:
@@ -49,18 +53,19 @@ class EvalSet:
 
         Images are kept in memory between passes when they fit in 2 GiB.
         """
-        if (kept := self.__dict__.get("_kept")) is None:
-            kept, size = [], 0
-            elements = Elements(source=self.records, ops=self.ops, views={"image": ""}, seed=0)
-            for batch in ordered_batches(elements, batch_size=batch_size, pad=False):
-                size += batch["image"].nbytes
-                if size <= KEEP_BYTES:
-                    kept.append((batch["image"], batch["id"]))
-                yield batch["image"], batch["id"]
-            if size <= KEEP_BYTES:
-                self.__dict__["_kept"] = kept
+        kept = self._kept.get(batch_size)
+        if kept is not None:
+            yield from kept
             return
-        yield from kept
+        passed: list[tuple[np.ndarray, np.ndarray]] = []
+        elements = Elements(source=self.records, ops=self.ops, views={"image": ""}, seed=0)
+        for batch in ordered_batches(elements, batch_size=batch_size, pad=False):
+            if batch["image"].nbytes * len(self.records) <= KEEP_BYTES * len(batch["id"]):
+                passed.append((batch["image"], batch["id"]))
+            yield batch["image"], batch["id"]
+        if sum(len(ids) for _, ids in passed) == len(self.records):
+            self._kept.clear()
+            self._kept[batch_size] = passed
 
 
 def evaluate(
@@ -75,8 +80,7 @@ def evaluate(
     """Applies a function to every image and returns its outputs in order.
 
     Args:
-      function: (arrays, images uint8[b, h, w, 3]) -> outputs with b rows; jitted here, so pass the
-        same object again to reuse what was compiled.
+      function: jitted (arrays, images uint8[b, h, w, 3]) -> outputs with b rows.
       arrays: replicated over the mesh.
       batch_size: rounded up to a multiple of the devices.
       transform: host function (images, ids) -> images, for example a corruption.
@@ -90,11 +94,6 @@ def evaluate(
         changed = batch if transform is None else transform(batch, ids)
         missing = padded - len(changed)
         filled = np.concatenate([changed, np.repeat(changed[-1:], missing, 0)])
-        outputs = _jitted(function)(arrays, sharding.shard_batch({"image": filled}, mesh)["image"])
+        outputs = function(arrays, sharding.shard_batch({"image": filled}, mesh)["image"])
         found.append({k: v[: len(changed)] for k, v in jax.device_get(outputs).items()})
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-
-@functools.lru_cache(maxsize=16)
-def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(function)

@@ -28,7 +28,7 @@ def grid(names: tuple[str, ...], severities: tuple[int, ...]) -> list[tuple[str,
             f"evaluate.severities must be whole numbers from 1 to 5; got {list(severities)}; "
             "use for example (1, 2, 3, 4, 5)"
         )
-    return [(name, severity) for name in names for severity in severities]
+    return [(name, severity) for name in names for severity in sorted(set(severities))]
 
 
 def transform(name: str, severity: int, seed: int) -> Transform:

@@ -118,6 +118,21 @@ def auroc(negatives: ArrayLike, positives: ArrayLike) -> float:
     return float(pairs_won / (negatives.size * positives.size))
 
 
+def auroc_interval(area: float, num_negatives: int, num_positives: int) -> tuple[float, float]:
+    """The 95 % interval of an AUROC (Hanley & McNeil 1982), clipped to [0, 1].
+
+    Args:
+      area: the AUROC.
+      num_negatives, num_positives: independent cases; versions of one image are one case.
+    """
+    one = area / (2 - area)
+    two = 2 * area**2 / (1 + area)
+    spread = area * (1 - area)
+    spread += (num_positives - 1) * (one - area**2) + (num_negatives - 1) * (two - area**2)
+    half = 1.959964 * np.sqrt(max(spread, 0.0) / (num_negatives * num_positives))
+    return max(0.0, float(area - half)), min(1.0, float(area + half))
+
+
 class RiskCoverage(NamedTuple):
     """Error among the surest images, as more are answered; `aurc` is its mean over coverage."""
 

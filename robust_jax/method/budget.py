@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import flax.traverse_util
-import jax
 import numpy as np
 
 # Table 5 of the paper's supplement, millions of tuned parameters, by the names of our zoo.
@@ -178,9 +177,3 @@ def format_table(plan: Plan, model: Any, params: Any) -> str:
         f"the trunk ends before stage {plan.boundary!r}"
     )
     return "\n".join(lines)
-
-
-def shapes(model: Any, input_shape: tuple[int, ...]) -> Any:
-    """Returns the variables' shapes of a model without allocating them."""
-    image = jax.ShapeDtypeStruct(input_shape, np.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)

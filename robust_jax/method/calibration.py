@@ -179,34 +179,39 @@ def fit_gate(inputs_clean: np.ndarray, inputs_shifted: np.ndarray, seed: int = 0
     return Gate(*(np.float32(x) for x in (mean, scale, fitted.coef_[0], fitted.intercept_[0])))
 
 
+def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The temperature of every head, fitted on clean and augmented images alike.
+
+    What is calibrated is the heads against each other on what they will meet, not each on its own
+    kind.
+
+    Args: logits: f32[h, s, b, k], heads in the order of `HEADS`; labels: int[b].
+    """
+    return {
+        head: fit_temperature(of_head, labels) for head, of_head in zip(HEADS, logits, strict=True)
+    }
+
+
 def calibrate(
     logits_clean: np.ndarray,
-    labels_clean: np.ndarray,
     logits_shifted: np.ndarray,
-    labels_shifted: np.ndarray,
+    temperatures: dict[str, float],
     config: SelectionConfig,
     z_clean: np.ndarray | None = None,
     z_shifted: np.ndarray | None = None,
     seed: int = 0,
 ) -> Calibration:
-    """Fits temperatures, then the gate or the threshold that `config` needs.
+    """Fits the gate or the threshold that `config` needs, on top of the temperatures.
 
-    Every temperature is fitted on both kinds of images: what is calibrated is the heads against
-    each other on what they will meet, not each on its own kind. The gate keeps threshold 0; its
-    log-odds on its own training images say nothing better.
+    The gate keeps threshold 0; its log-odds on its own training images say nothing better.
 
     Args:
       logits_clean, logits_shifted: f32[h, s, b, k].
-      labels_clean, labels_shifted: int[b].
+      temperatures: of `fit_temperatures`.
       config: the options to fit for.
       z_clean, z_shifted: [b, ..., d] boundary activations, for `score='gate'`.
       seed: of the gate's folds.
     """
-    labels = np.concatenate([labels_clean, labels_shifted])
-    temperatures = {
-        head: fit_temperature(np.concatenate(pair, axis=1), labels)
-        for head, *pair in zip(HEADS, logits_clean, logits_shifted, strict=True)
-    }
     if config.score == "gate":
         if z_clean is None or z_shifted is None:
             raise ValueError("score='gate' is fitted on z; got None; pass z_clean and z_shifted")

@@ -92,7 +92,8 @@ class Student:
           shared_masks: see `heads.dropout`.
         """
         keys = [None] * 3 if key is None else [jax.random.fold_in(key, i) for i in range(3)]
-        z = z.astype(self.model.dtype)
+        # Never down: at the boundary "head" the activation is more precise than the model.
+        z = z.astype(jnp.promote_types(z.dtype, self.model.dtype))
 
         def feature(shared: Mapping[str, Any]) -> jax.Array:
             variables = {**frozen, "params": _overlay(frozen["params"], shared["tail"])}

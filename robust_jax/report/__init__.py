@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from robust_jax import writers
+
 LABELS = {
     "original": "original",
     "teacher": "teacher",
@@ -96,5 +98,4 @@ def read_arrays(path: epath.Path) -> dict[str, np.ndarray] | None:
     """The arrays of an npz file; None where no three-head method was evaluated and wrote it."""
     if not path.exists():
         return None
-    with path.open("rb") as file, np.load(file) as arrays:
-        return dict(arrays)
+    return writers.read_arrays(path)

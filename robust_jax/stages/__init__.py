@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -29,9 +30,22 @@ class Stage:
 STAGES = {
     "pretrain": Stage(("seed", "data", "student", "pretrain"), (), ("pretrain", "tb/pretrain")),
     "teacher": Stage(("seed", "data", "teacher"), (), ("teacher", "tb/teacher")),
-    "cache": Stage(("augmented", "cache", "method"), ("pretrain", "teacher"), ("cache",)),
-    "distill": Stage(("distill",), ("cache",), ("distill", "tb/distill")),
-    "baselines": Stage(("distill", "baselines"), ("cache",), ("baselines", "tb/baselines")),
+    "cache": Stage(
+        (
+            "augmented",
+            "cache",
+            # What decides where the trunk ends.
+            "method.tuned_params",
+            "method.heads_share",
+            "method.share",
+        ),
+        ("pretrain", "teacher"),
+        ("cache",),
+    ),
+    "distill": Stage(("method", "distill"), ("cache",), ("distill", "tb/distill")),
+    "baselines": Stage(
+        ("method", "distill", "baselines"), ("cache",), ("baselines", "tb/baselines")
+    ),
     "evaluate": Stage(
         ("evaluate", "selection"), ("distill", "baselines"), ("evaluate", "results.jsonl")
     ),
@@ -49,25 +63,53 @@ def dependants(name: str) -> list[str]:
 
 
 def clear(workdir: epath.Path, name: str) -> None:
-    """Removes the results of a stage and of everything that depends on it."""
-    for stage in dependants(name):
-        for output in (*STAGES[stage].outputs, f"stages/{stage}.json"):
-            path = workdir / output
-            if path.is_dir():
-                path.rmtree()
-            elif path.exists():
-                path.unlink()
+    """Removes the results of a stage and of everything that depends on it.
+
+    Markers go first, the last stage's before the others': however far this gets, no stage counts
+    as done on top of results that are gone.
+    """
+    stages = dependants(name)
+    for stage in reversed(stages):
+        _remove(_marker(workdir, stage))
+    for stage in stages:
+        for output in STAGES[stage].outputs:
+            _remove(workdir / output)
 
 
-def check(workdir: epath.Path, config: ml_collections.ConfigDict, data_fingerprint: str) -> None:
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree()
+    elif path.exists():
+        path.unlink()
+
+
+def check(
+    workdir: epath.Path,
+    config: ml_collections.ConfigDict,
+    data_fingerprint: str,
+    rerun: Sequence[str] = (),
+) -> None:
     """Compares what every stage of a workdir was begun with, this time's or not.
 
+    Args:
+      rerun: stages that are about to be cleared, with their dependants: those may differ.
+
     Raises:
-      ValueError: when one began under another config or on other data; names the keys.
+      ValueError: when a stage began under another config or on other data, naming the keys, or
+        when a stage of the config reads the result of one that is neither done nor to be run.
     """
+    cleared = {stage for name in rerun for stage in dependants(name)}
+    for name in config.stages:
+        for need in STAGES[name].needs:
+            if need not in config.stages and (need in cleared or not is_done(workdir, need)):
+                raise ValueError(
+                    f"stage {name!r} needs the result of {need!r}; got stages="
+                    f"{tuple(config.stages)} and no such result in {workdir}; add {need!r} to "
+                    "config.stages"
+                )
     for name in STAGES:
         marker = writers.read_json(_marker(workdir, name))
-        if marker is None:
+        if marker is None or name in cleared:
             continue
         found, wanted = marker["config"], _determinants(name, config, data_fingerprint)
         changed = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
@@ -89,6 +131,9 @@ def is_done(workdir: epath.Path, name: str) -> bool:
 def run(name: str, context: Any) -> None:
     """Runs one stage: marks it as begun, then as finished with what it reports."""
     path = _marker(context.workdir, name)
+    if not path.exists():  # what an interrupted clearing left is of another config
+        for output in STAGES[name].outputs:
+            _remove(context.workdir / output)
     marker = {"config": _determinants(name, context.config, context.data_fingerprint)}
     writers.write_json(path, {**marker, "done": False})
     result = importlib.import_module(f"robust_jax.stages.{name}").run(context)

@@ -12,7 +12,6 @@ import numpy as np
 from robust_jax import config as config_lib
 from robust_jax import sharding
 from robust_jax.data.cache import Block, FeatureCache, build
-from robust_jax.data.pipeline import ordered_batches
 from robust_jax.method import distillation
 from robust_jax.method.selection import HEADS
 from robust_jax.stages.context import Context
@@ -20,6 +19,8 @@ from robust_jax.stages.context import Context
 
 def run(context: Context) -> dict[str, Any]:
     """Builds the cache, or decides to stream; returns the decision and its figures."""
+    from robust_jax.data.pipeline import ordered_batches
+
     elements, section = context.augmented_set(), context.config.distill
     replicas = context.config.augmented.replicas
     print(
@@ -44,11 +45,14 @@ def run(context: Context) -> dict[str, Any]:
         for batch in ordered_batches(elements, batch_size=section.batch_size, start=start):
             yield int(batch["mask"].sum()), batch
 
-    first = next(blocks(0))[1]
-    example = compute_block(first)
+    trial = blocks(0)
+    example = compute_block(next(trial)[1])  # compiles
     began = time.perf_counter()
-    compute_block(first)
-    per_element = (time.perf_counter() - began) / section.batch_size
+    count, batch = next(trial, (0, None))
+    if batch is None:  # the set is one batch
+        count, batch = next(blocks(0))
+    compute_block(batch)
+    per_element = (time.perf_counter() - began) / count
     steps = config_lib.duration(section, "total", examples=len(elements), label="distill")
     row_bytes = sum(v.nbytes for v in example.values()) / section.batch_size
     gigabytes = row_bytes * len(elements) / 1e9
@@ -61,13 +65,9 @@ def run(context: Context) -> dict[str, Any]:
     )
     if not use:
         return {"used": False, "seconds": 0.0}
-    began = time.perf_counter()
-    build(
-        FeatureCache(context.workdir / "cache", fingerprint(context), len(elements)),
-        blocks,
-        compute_block,
-    )
-    return {"used": True, "seconds": time.perf_counter() - began, "gigabytes": gigabytes}
+    cache = FeatureCache(context.workdir / "cache", fingerprint(context), len(elements))
+    build(cache, blocks, compute_block)
+    return {"used": True, "seconds": cache.progress[1], "gigabytes": gigabytes}
 
 
 def decide(section: Any, gigabytes: float, passes: float) -> tuple[bool, str]:
@@ -88,6 +88,12 @@ def fingerprint(context: Context) -> dict[str, Any]:
         "student": parameter_hash(context.variables("pretrain")),
         "teacher": parameter_hash(context.variables("teacher")),
         "source": elements.source.fingerprint,
+        "models": [
+            context.config.student.name,
+            context.config.student.dtype,
+            context.config.teacher.name,
+            context.config.teacher.dtype,
+        ],
         "boundary": context.plan.boundary,
         "ops": elements.ops,
         "augment_ops": elements.views["aug"],

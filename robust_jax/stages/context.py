@@ -7,7 +7,7 @@ from etils import epath
 from robust_jax import config as config_lib
 from robust_jax import sharding
 from robust_jax.data import sources
-from robust_jax.data.pipeline import Elements
+from robust_jax.data.elements import Elements
 from robust_jax.stages.networks import Networks
 
 

@@ -8,7 +8,6 @@ import jax
 from robust_jax import config as config_lib
 from robust_jax import optim, stages
 from robust_jax.data import cache as feature_cache
-from robust_jax.data.pipeline import train_batches
 from robust_jax.method import distillation
 from robust_jax.method.selection import HEADS
 from robust_jax.stages import cache as cache_stage
@@ -52,6 +51,8 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
             )
 
     else:
+        from robust_jax.data.pipeline import train_batches
+
         if teacher is not None:
             frozen["teacher"] = context.variables("teacher")
 

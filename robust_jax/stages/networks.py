@@ -33,7 +33,7 @@ class Networks:
         self.student_entry = models.entry(config.student.name)
         self.teacher_entry = models.entry(config.teacher.name)
         self.student_model = self._build(config.student.name, config.student.dtype)
-        self.teacher_model = self._build(config.teacher.name, config.student.dtype)
+        self.teacher_model = self._build(config.teacher.name, config.teacher.dtype)
 
     def _build(self, name: str, dtype: str) -> models.StagedModel:
         return models.build(

@@ -76,6 +76,7 @@ def train_classifier(
     trained = {"params": state.params, **state.model_state}
     context.save(f"{name}/variables", trained)
 
+    @jax.jit
     def answer(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         logits: Any = model.apply(variables, models.normalise(images, entry))
         return {"label": logits.argmax(-1)}

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import jax
+from etils import epath
 
 from robust_jax import config as config_lib
 from robust_jax import stages, writers
@@ -11,11 +12,11 @@ from robust_jax.report import page, tables
 from robust_jax.stages import results
 from robust_jax.stages.baselines import TUNED
 from robust_jax.stages.context import Context
-from robust_jax.stages.evaluate import ROUTED
+from robust_jax.stages.routing import ROUTED
 
 
 def run(context: Context) -> None:
-    """Writes summary.json and report/index.html, and prints the table."""
+    """Writes summary.json and report/index.html."""
     lines = (context.workdir / "results.jsonl").read_text().splitlines()
     measured = [json.loads(line) for line in lines]
     methods = results.method_summaries(measured)
@@ -24,7 +25,7 @@ def run(context: Context) -> None:
     summary = {
         "config": config_lib.flatten(context.config),
         "dataset": {
-            "name": context.val.name,
+            "name": context.val.name.removesuffix(" val"),
             "classes": list(context.class_names),
             "train_images": len(context.train),
             "eval_images": next(row["n"] for row in measured if row["set"] == "clean"),
@@ -33,9 +34,13 @@ def run(context: Context) -> None:
         "methods": methods,
     }
     writers.write_json(context.workdir / "summary.json", summary)
-    path = page.write(context.workdir)
-    print(tables.format_text(summary))
-    print(f"report: {path}")
+    page.write(context.workdir)
+
+
+def show(workdir: epath.Path) -> None:
+    """Prints the table of a reported run and where its page is."""
+    print(tables.format_text(writers.read_json(workdir / "summary.json")))
+    print(f"report: {workdir / 'report' / 'index.html'}")
 
 
 def costs(context: Context, method: str) -> dict[str, Any]:

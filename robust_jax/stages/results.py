@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from robust_jax.evals import metrics
+from robust_jax.evals import metrics, robustness
 from robust_jax.evals.classification import Outputs
 
 Row = dict[str, Any]
@@ -52,14 +52,18 @@ def _auroc_rows(found: Mapping[str, Outputs], seed: int) -> list[Row]:
         method, _, kind = key.partition("/")
         shifted = [outputs[key] for name, outputs in found.items() if name != "clean"]
         if kind == "routing_score" and shifted:
-            pooled = np.concatenate(shifted)
+            area = metrics.auroc(clean, np.concatenate(shifted))
+            # Corrupted copies of an image are one case, so the copies do not narrow the interval.
+            low, high = metrics.auroc_interval(area, len(clean), len(clean))
             out.append(
                 {
                     "method": method,
                     "metric": "routing_auroc",
                     "set": "all",
-                    "value": metrics.auroc(clean, pooled),
-                    "n": len(clean) + len(pooled),
+                    "value": area,
+                    "low": low,
+                    "high": high,
+                    "n": len(clean),
                     "seed": seed,
                 }
             )
@@ -81,7 +85,6 @@ def _method(measured: list[Row]) -> dict[str, Any]:
         out["clean_accuracy"] = clean[0]
     if corrupted := values("accuracy", "corruption"):
         out["corrupted_accuracy"] = float(np.mean(corrupted))
-        out["mean_corruption_error"] = 1 - out["corrupted_accuracy"]
     if clean := values("f_correct", "clean"):
         out["f_correct_clean"] = clean[0]
     if shifted := values("f_correct", "corruption"):
@@ -94,4 +97,7 @@ def _method(measured: list[Row]) -> dict[str, Any]:
             by_corruption.setdefault(row["corruption"], []).append(row["value"])
     if by_corruption:
         out["accuracy_by_corruption"] = by_corruption
+        errors = {name: [1 - value for value in row] for name, row in by_corruption.items()}
+        if all(len(row) == robustness.SEVERITIES for row in errors.values()):
+            out["mean_corruption_error"] = robustness.mean_corruption_error(errors)
     return out

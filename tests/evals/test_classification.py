@@ -15,6 +15,7 @@ def _source(count=23):
     return images, from_arrays(images, np.arange(count, dtype=np.int32) % 3)
 
 
+@jax.jit
 def _sums(arrays, images):
     return {"sum": images.astype(jnp.int32).sum((1, 2, 3)) + arrays}
 

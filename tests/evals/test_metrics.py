@@ -123,3 +123,12 @@ def test_risk_coverage_by_hand():
 def test_promised_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_auroc_interval():
+    # Standard error by hand for area .8 and 50 + 50 cases: Q1 = .66667, Q2 = .71111.
+    low, high = metrics.auroc_interval(0.8, 50, 50)
+    error = np.sqrt((0.16 + 49 * (0.8 / 1.2 - 0.64) + 49 * (1.28 / 1.8 - 0.64)) / 2500)
+    assert low == pytest.approx(0.8 - 1.959964 * error)
+    assert high == pytest.approx(0.8 + 1.959964 * error)
+    assert metrics.auroc_interval(1.0, 9, 9) == (1.0, 1.0)

@@ -95,11 +95,17 @@ def held_out(seed=0, b=300):
     return np.stack(clean), labels[0], np.stack(shifted), labels[1]
 
 
+def pooled(data):
+    """Logits and labels of both kinds of images together."""
+    return np.concatenate([data[0], data[2]], axis=2), np.concatenate([data[1], data[3]])
+
+
 @pytest.mark.parametrize("score", ["product", "uncertainty", "max_logit"])
 def test_calibrate_raises_f_correct(score):
     config = SelectionConfig(score=score)
     data = held_out()
-    fitted = calibration.calibrate(*data, config)
+    temperatures = calibration.fit_temperatures(*pooled(data))
+    fitted = calibration.calibrate(data[0], data[2], temperatures, config)
     unset = calibration.Calibration(fitted.temperatures, config=config)
 
     def f_correct(c):
@@ -110,10 +116,9 @@ def test_calibrate_raises_f_correct(score):
     assert set(fitted.temperatures) == set(HEADS)
     if score != "max_logit":
         assert f_correct(fitted) > 0.7
-    expected = calibration.fit_temperature(
-        np.concatenate([data[0][1], data[2][1]], axis=1), np.concatenate([data[1], data[3]])
-    )
-    assert fitted.temperatures["unclean"] == expected
+    logits, labels = pooled(data)
+    assert temperatures["unclean"] == calibration.fit_temperature(logits[1], labels)
+    assert fitted.temperatures == temperatures
 
 
 def test_calibrated_gate_routes_and_survives_json():
@@ -121,7 +126,8 @@ def test_calibrated_gate_routes_and_survives_json():
     data = held_out()
     rng = np.random.default_rng(0)
     z = [rng.normal(size=(300, 2, 2, 8)) + m for m in (0, 0.4)]
-    fitted = calibration.calibrate(*data, config, *z)
+    temperatures = calibration.fit_temperatures(*pooled(data))
+    fitted = calibration.calibrate(data[0], data[2], temperatures, config, *z)
     read = calibration.Calibration.from_json(fitted.to_json())
     assert read.config == config and read.temperatures == fitted.temperatures
     for logits, activation, right in ((data[0], z[0], 0), (data[2], z[1], 1)):
@@ -148,6 +154,8 @@ def test_promised_errors():
     with pytest.raises(ValueError, match=r"got \(2, 4\) and \(9, 4\)"):
         calibration.fit_gate(np.zeros((2, 4)), np.zeros((9, 4)))
     with pytest.raises(ValueError, match="pass z_clean and z_shifted"):
-        calibration.calibrate(*held_out(b=10), SelectionConfig(score="gate"))
+        clean, _, shifted, _ = held_out(b=10)
+        temperatures = dict.fromkeys(HEADS, 1.0)
+        calibration.calibrate(clean, shifted, temperatures, SelectionConfig(score="gate"))
     with pytest.raises(ValueError, match="not a calibration"):
         calibration.Calibration.from_json('{"temperatures": {}}')

@@ -42,7 +42,7 @@ def test_summary_by_hand():
     ours = summary["ours"]
     assert ours["clean_accuracy"] == 1.0
     assert ours["corrupted_accuracy"] == pytest.approx((0.5 + 1.0) / 2)
-    assert ours["mean_corruption_error"] == pytest.approx(0.25)
+    assert "mean_corruption_error" not in ours  # it needs all five severities
     assert ours["f_correct_clean"] == 0.75
     assert ours["f_correct_shift"] == pytest.approx((0.75 + 0.25) / 2)
     assert ours["accuracy_by_corruption"] == {"fog": [0.5, 1.0]}
@@ -51,11 +51,22 @@ def test_summary_by_hand():
     assert ours["routing_auroc"] == pytest.approx((pairs + 1).mean() / 2)
 
 
+def test_mean_corruption_error_of_five_severities():
+    found = {"clean": CLEAN} | {f"fog-{s}": FOG if s > 3 else CLEAN for s in range(1, 6)}
+    summary = results.method_summaries(results.rows(found, LABELS, seed=0))
+    assert summary["original"]["mean_corruption_error"] == pytest.approx((3 * 0.25 + 2 * 0.5) / 5)
+
+
+def test_routing_auroc_has_an_interval():
+    rows, _ = _summary()
+    (row,) = [r for r in rows if r["metric"] == "routing_auroc"]
+    assert 0 <= row["low"] < row["value"] < row["high"] <= 1 and row["n"] == 4
+
+
 def test_absent_metrics_are_absent():
     _, summary = _summary()
     assert set(summary["original"]) == {
         "clean_accuracy",
         "corrupted_accuracy",
-        "mean_corruption_error",
         "accuracy_by_corruption",
     }

@@ -1,0 +1,123 @@
+"""How the methods that route between heads are set up and calibrated; needs no TensorFlow."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from robust_jax import writers
+from robust_jax.method import calibration as calibration_lib
+from robust_jax.method.calibration import Calibration
+from robust_jax.method.selection import HEADS, SelectionConfig, mc_logits
+from robust_jax.stages.networks import Networks
+
+# Methods that route: the trained student that they use, and what differs in its selection.
+ROUTED: dict[str, tuple[str, dict[str, str]]] = {
+    "ours": ("ours", {}),
+    "ours_no_kd": ("ours_no_kd", {}),
+    "ours_no_kld": ("ours", {"score": "uncertainty"}),
+    "ours_no_umc": ("ours", {"score": "kl"}),
+    "ours_max_logit": ("ours", {"score": "max_logit"}),
+    "ours_gate": ("ours", {"score": "gate", "candidates": "clean_unclean"}),
+}
+
+
+def selection_config(networks: Networks, method: str) -> SelectionConfig:
+    """Returns the selection options of a routed method."""
+    section = networks.config.selection
+    base = SelectionConfig(
+        uncertainty=section.uncertainty,
+        score=section.score,
+        direction=section.direction,
+        candidates=section.candidates,
+    )
+    return dataclasses.replace(base, **ROUTED[method][1])
+
+
+def is_calibrated(networks: Networks, method: str) -> bool:
+    """Tells whether a method answers with a calibration; the gate always does, it is one."""
+    gate = selection_config(networks, method).score == "gate"
+    return networks.config.selection.calibrate or gate
+
+
+def sampler(networks: Networks) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """Returns (frozen, tuned, z) -> MC logits f32[h, s, b, k], from the run's fixed key."""
+    student, count = networks.student(HEADS), networks.config.selection.num_samples
+    key = jax.random.key(networks.config.seed)
+
+    def sample(frozen: Any, tuned: Any, z: jax.Array) -> jax.Array:
+        def tail(z: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+            return student.tail(frozen, tuned, z, key, shared_masks=True)
+
+        return mc_logits(tail, z, key, count)
+
+    return sample
+
+
+def pooled(z: jax.Array) -> jax.Array:
+    """Averages a boundary activation [b, ..., d] over its positions: f32[b, d]."""
+    return z.astype(np.float32).reshape(z.shape[0], -1, z.shape[-1]).mean(1)
+
+
+def calibrate(
+    networks: Networks,
+    methods: Iterable[str],
+    batches: Iterable[tuple[dict[str, np.ndarray], int]],
+    arrays: dict[str, Any],
+    place: Callable[[np.ndarray], jax.Array],
+) -> dict[str, Calibration]:
+    """Fits temperatures, thresholds and the gate on held-out images, and stores them.
+
+    Args:
+      methods: routed methods.
+      batches: ("clean" and "aug" uint8[b, h, w, 3] and "label" int[b]; how many rows count).
+      arrays: "student" and, under "tuned", the students of the methods.
+      place: puts images on the devices.
+    """
+    methods = [method for method in methods if is_calibrated(networks, method)]
+    students = sorted({ROUTED[method][0] for method in methods})
+    student, sample = networks.student(HEADS), sampler(networks)
+
+    @jax.jit
+    def outputs(arrays: Any, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        z = student.trunk(arrays["student"], images)
+        said = {n: sample(arrays["student"], arrays["tuned"][n], z) for n in students}
+        return pooled(z), said
+
+    labels, found = [], {"clean": [], "aug": []}  # type: ignore[var-annotated]
+    for batch, count in batches:
+        labels.append(batch["label"][:count])
+        for view, parts in found.items():
+            z, logits = jax.device_get(outputs(arrays, place(batch[view])))
+            parts.append((z[:count], {name: v[:, :, :count] for name, v in logits.items()}))
+    label = np.concatenate(labels)
+    z = {view: np.concatenate([part[0] for part in parts]) for view, parts in found.items()}
+
+    fitted = {}
+    for name in students:
+        logits = {
+            view: np.concatenate([part[1][name] for part in parts], axis=2)
+            for view, parts in found.items()
+        }
+        temperatures = calibration_lib.fit_temperatures(
+            np.concatenate([logits["clean"], logits["aug"]], axis=2), np.concatenate([label] * 2)
+        )
+        for method in (m for m in methods if ROUTED[m][0] == name):
+            fitted[method] = calibration_lib.calibrate(
+                logits["clean"],
+                logits["aug"],
+                temperatures,
+                selection_config(networks, method),
+                z["clean"],
+                z["aug"],
+                networks.config.seed,
+            )
+            writers.write_text(calibration_path(networks, method), fitted[method].to_json())
+    return fitted
+
+
+def calibration_path(networks: Networks, method: str) -> Any:
+    """Returns where the calibration of a method is stored."""
+    return networks.workdir / "evaluate" / "calibration" / f"{method}.json"

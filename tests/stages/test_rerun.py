@@ -1,0 +1,128 @@
+import json
+
+import pytest
+from etils import epath
+from runs import copy_run, quick_config
+
+from robust_jax import main, stages, writers
+
+pytest_plugins = ["finished_run"]
+
+DEPENDANTS = {
+    "pretrain": ["pretrain", "cache", "distill", "baselines", "evaluate", "report"],
+    "teacher": ["teacher", "cache", "distill", "baselines", "evaluate", "report"],
+    "cache": ["cache", "distill", "baselines", "evaluate", "report"],
+    "distill": ["distill", "evaluate", "report"],
+    "baselines": ["baselines", "evaluate", "report"],
+    "evaluate": ["evaluate", "report"],
+    "report": ["report"],
+}
+
+
+@pytest.mark.parametrize("name", stages.STAGES)
+def test_clearing_a_stage_clears_what_depends_on_it_and_no_more(tmp_path, name):
+    workdir = epath.Path(tmp_path)
+    for stage, found in stages.STAGES.items():
+        for output in found.outputs:
+            (workdir / output).parent.mkdir(parents=True, exist_ok=True)
+            if output.endswith((".json", ".jsonl")):
+                (workdir / output).write_text("x")
+            else:
+                (workdir / output / "inner").mkdir(parents=True)
+        writers.write_json(workdir / "stages" / f"{stage}.json", {"done": True, "config": {}})
+    stages.clear(workdir, name)
+    for stage, found in stages.STAGES.items():
+        kept = stage not in DEPENDANTS[name]
+        assert stages.is_done(workdir, stage) == kept
+        for output in found.outputs:
+            assert (workdir / output).exists() == kept, (stage, output)
+    stages.clear(workdir, name)  # nothing is left to clear
+
+
+def markers(workdir):
+    return {path.name: path.read_text() for path in (workdir / "stages").iterdir()}
+
+
+def test_finished_stages_are_skipped_and_a_rerun_is_of_its_dependants_only(
+    finished, tmp_path, capsys
+):
+    workdir = copy_run(finished, tmp_path / "run")
+    before, summary = markers(workdir), (workdir / "summary.json").read_text()
+    main.run(quick_config(), workdir)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("stage ")] == [
+        f"stage {name}: done before" for name in stages.STAGES
+    ]
+    assert markers(workdir) == before
+
+    (workdir / "summary.json").unlink()
+    main.run(quick_config(), workdir, rerun=["report"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("stage ")] == [
+        *(f"stage {name}: done before" for name in list(stages.STAGES)[:-1]),
+        "stage report",
+    ]
+    assert (workdir / "summary.json").read_text() == summary
+    assert (workdir / "report" / "index.html").exists()
+    assert markers(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"distill__learning_rate": 0.25},
+            r"stage 'distill' in .*another config; got distill.learning_rate: 0.001 -> 0.25; "
+            r"restore the value, use another workdir, or add --rerun=distill",
+        ),
+        (
+            # Whether this time's stages include it or not.
+            {"teacher__total_steps": 5, "distill__clip_norm": 2.0, "stages": ("evaluate",)},
+            r"stage 'teacher' in .*got teacher.total_steps: 4 -> 5; .*--rerun=teacher",
+        ),
+        (
+            {"selection__score": "sum", "evaluate__severities": (1,)},
+            r"got evaluate.severities: \[1, 5\] -> \[1\], selection.score: 'product' -> 'sum'",
+        ),
+    ],
+)
+def test_a_changed_config_is_refused(finished, changes, message):
+    config = (finished / "config.json").read_text()
+    with pytest.raises(ValueError, match=message):
+        main.run(quick_config(**changes), finished)
+    assert (finished / "config.json").read_text() == config
+
+
+def test_keys_that_determine_nothing_may_change(finished):
+    changed = quick_config(train__log_every_steps=50, cache__use="auto")
+    stages.check(epath.Path(finished), changed, data_of(finished))
+
+
+def data_of(workdir):
+    marker = json.loads((workdir / "stages" / "pretrain.json").read_text())
+    return marker["config"]["data.fingerprint"]
+
+
+def test_changed_data_is_refused(finished):
+    message = rf"stage 'pretrain' .*got data.fingerprint: '{data_of(finished)}' -> 'other'"
+    with pytest.raises(ValueError, match=message):
+        stages.check(epath.Path(finished), quick_config(), "other")
+
+
+def test_the_result_of_an_unfinished_stage_is_told(tmp_path):
+    workdir = epath.Path(tmp_path)
+    message = r"stage 'cache' has not finished in .*; add it to config.stages and run again"
+    with pytest.raises(ValueError, match=message):
+        stages.result(workdir, "cache")
+    writers.write_json(workdir / "stages" / "cache.json", {"done": False, "config": {}})
+    with pytest.raises(ValueError, match=message):
+        stages.result(workdir, "cache")
+
+
+def test_stages_that_lack_what_they_need_are_told(finished, tmp_path):
+    message = r"stage 'distill' needs the result of 'cache'; got .*; add 'cache' to config.stages"
+    with pytest.raises(ValueError, match=message):
+        main.run(quick_config(stages=("distill", "report")), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        main.run(quick_config(stages=("distill",)), finished, rerun=["cache"])
+    assert stages.is_done(epath.Path(finished), "cache")

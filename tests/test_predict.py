@@ -1,0 +1,126 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import quick_config
+
+import robust_jax
+from robust_jax import predict
+from robust_jax.data import sources
+from robust_jax.evals.classification import EvalSet
+
+pytest_plugins = ["finished_run"]
+
+
+@pytest.fixture(scope="module")
+def classifier(finished):
+    return robust_jax.load(finished)
+
+
+@pytest.fixture(scope="module")
+def images():
+    val = EvalSet(sources.load(quick_config().data, "val"), "decode", 64)
+    return np.concatenate([batch for batch, _ in val.batches(64)])
+
+
+@pytest.fixture(scope="module")
+def said(classifier, images):
+    return classifier.predict(images)
+
+
+def encode(image, form):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, form)
+    return file.getvalue()
+
+
+def test_answers_are_those_of_the_evaluation(finished, said):
+    stored = np.load(finished / "evaluate" / "outputs" / "clean.npz")
+    np.testing.assert_array_equal(said.label, stored["ours/label"])
+    np.testing.assert_array_equal(said.head, stored["ours/head"])
+
+
+def test_answers_have_the_promised_form(classifier, said):
+    assert classifier.class_names == tuple("0123456789")
+    assert said.label.dtype == said.head.dtype == np.int32
+    assert said.probs.shape == (64, 10)
+    assert said.uncertainty.shape == (64, 3)
+    assert said.kl.shape == (64, 2)
+    np.testing.assert_allclose(said.probs.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(said.probs.argmax(1), said.label)
+    assert set(said.head) <= {0, 1}  # the combined head is no candidate
+    assert (said.uncertainty >= 0).all()
+
+
+def assert_same(found, expected):
+    np.testing.assert_array_equal(found.label, expected.label)
+    np.testing.assert_array_equal(found.head, expected.head)
+    for name in ("probs", "uncertainty", "kl"):
+        values = getattr(found, name)
+        np.testing.assert_allclose(values, getattr(expected, name), rtol=1e-3, atol=1e-6)
+
+
+def rows(said, index):
+    return predict.Prediction(**{name: value[index] for name, value in vars(said).items()})
+
+
+def test_answers_do_not_depend_on_the_batch(classifier, images, said, monkeypatch):
+    assert_same(classifier.predict(images[10:17]), rows(said, slice(10, 17)))
+    monkeypatch.setattr(predict, "MAX_BATCH", 8)
+    assert_same(classifier.predict(images[:20]), rows(said, slice(20)))
+
+
+def test_files_and_arrays_of_any_size(classifier, images, said):
+    larger = np.repeat(np.repeat(images[2], 2, 0), 3, 1)
+    mixed = [images[0], encode(images[1], "PNG"), larger, images[3][:20], encode(images[4], "BMP")]
+    grey = io.BytesIO()
+    Image.fromarray(images[5][..., 0]).save(grey, "PNG")
+    found = classifier.predict([*mixed, grey.getvalue()])
+    unchanged = [0, 1, 4, 5]  # the digits are grey
+    assert_same(rows(found, unchanged), rows(said, unchanged))
+    np.testing.assert_allclose(found.probs.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], r"no images; got an empty batch"),
+        (np.zeros((2, 8, 8, 3), np.float32), r"must be uint8\[h, w, 3\]; got float32\[8, 8, 3\]"),
+        (np.zeros((8, 8, 3), np.uint8), r"must be uint8\[h, w, 3\]; got uint8\[8, 3\]"),
+        (np.zeros((2, 8, 8, 1), np.uint8), r"got uint8\[8, 8, 1\]"),
+        ([b"GIF?"], r"image 0: cannot decode the image; got 4 bytes"),
+    ],
+)
+def test_wrong_images_are_told(classifier, images, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.predict(images)
+
+
+def test_command_line(finished, classifier, images, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "RobustClassifier", lambda workdir: classifier)
+    paths = [tmp_path / name for name in ("a.png", "b.bmp")]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image).save(path)
+    assert predict.main([str(finished), *map(str, paths)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 2
+    for i, line in enumerate(lines):
+        assert line["image"] == str(paths[i])
+        assert line["label"] == said.label[i]
+        assert line["class"] == str(said.label[i])
+        assert line["prob"] == pytest.approx(said.probs[i].max(), abs=1e-5)
+        assert line["head"] == ("clean", "unclean", "combined")[said.head[i]]
+        assert line["uncertainty"] == pytest.approx(said.uncertainty[i], abs=1e-5)
+        assert line["kl"] == pytest.approx(said.kl[i], abs=1e-5)
+    paths[1].write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"b.bmp: cannot decode the image; got 4 bytes"):
+        predict.main([str(finished), *map(str, paths)])
+    with pytest.raises(ValueError, match=r"no such image file; got .*c.png; give files"):
+        predict.main([str(finished), str(paths[0]), str(tmp_path / "c.png")])
+
+
+def test_directories_without_a_run_are_told(tmp_path):
+    with pytest.raises(ValueError, match=r"no run in this directory; got .*; give the --workdir"):
+        robust_jax.load(tmp_path)
