@@ -27,6 +27,8 @@ _RERUN = flags.DEFINE_multi_enum(
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
 flags.mark_flag_as_required("config")
 
+MAX_CPU_DEVICES = 8
+
 
 def main(argv: Sequence[str]) -> None:
     """Runs what the command line asks for."""
@@ -58,6 +60,7 @@ def run(
     """
     validation.validate(config, _base_config())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _use_all_cores()
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             _plan(config, scratch)
@@ -93,6 +96,20 @@ def run(
         from robust_jax.stages import report
 
         report.show(workdir)
+
+
+def _use_all_cores() -> None:
+    """Makes JAX see a CPU as several devices; does nothing where XLA_FLAGS says how many.
+
+    XLA runs most operations of a small network on one core. As two devices, two cores take 0.5 to
+    0.6 of the time for a training step (ViT and ResNet of 2 million parameters, batch 128).
+    """
+    flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # A power of two divides the usual batch sizes.
+    devices = min(MAX_CPU_DEVICES, 1 << ((cores or 1).bit_length() - 1))
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}={devices}".strip()
 
 
 def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from configs import quickstart
+from robust_jax import main
 from robust_jax.method.selection import HEADS
 from robust_jax.stages.networks import Networks
 
@@ -17,8 +19,8 @@ CLASSES = tuple("0123456789")
 
 def command(workdir, *options, config="configs/quickstart.py:runlocal"):
     """The command line of a run."""
-    main = [sys.executable, "-m", "robust_jax.main"]
-    return [*main, f"--config={config}", f"--workdir={workdir}", *options]
+    program = [sys.executable, "-m", "robust_jax.main"]
+    return [*program, f"--config={config}", f"--workdir={workdir}", *options]
 
 
 def quick_config(**changes):
@@ -26,6 +28,12 @@ def quick_config(**changes):
     c = quickstart.get_config("runlocal")
     c.update_from_flattened_dict({key.replace("__", "."): v for key, v in changes.items()})
     return c
+
+
+def run(config, workdir, **options):
+    """Runs in this process, with the programs that the workdir has compiled."""
+    compilation_cache.reset_cache()  # JAX would go on using the directory of an earlier run
+    main.run(config, workdir, **options)
 
 
 def copy_run(workdir, target, *, without=()):

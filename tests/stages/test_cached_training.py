@@ -3,9 +3,8 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from runs import copy_run, quick_config, tuned
+from runs import copy_run, quick_config, run, tuned
 
-from robust_jax import main
 from robust_jax.stages import cache
 
 pytest_plugins = ["finished_run"]
@@ -14,7 +13,7 @@ pytest_plugins = ["finished_run"]
 def test_cached_and_streamed_training_agree(finished, tmp_path, capsys):
     workdir = copy_run(finished, tmp_path / "run")
     config = quick_config(cache__use="true", cache__dtype="float32", stages=("cache", "distill"))
-    main.run(config, workdir, rerun=["cache"])
+    run(config, workdir, rerun=["cache"])
     assert "cache: built, cache.use=true: 0.000 GB" in capsys.readouterr().out
     assert (workdir / "cache" / "z_clean" / "zarr.json").exists()
     assert not (finished / "cache").exists()  # `auto` streamed there

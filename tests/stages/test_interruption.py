@@ -1,6 +1,5 @@
 """A run that is killed and started again ends like one that was not."""
 
-import os
 import signal
 import subprocess
 import time
@@ -8,29 +7,28 @@ import time
 import jax
 import numpy as np
 import pytest
-from runs import ROOT, command, copy_run, networks, quick_config, tuned
-
-from robust_jax import main
+from runs import ROOT, command, copy_run, networks, quick_config, run, tuned
 
 pytest_plugins = ["finished_run"]
 
 STEPS = 24
+LATER = ("distill", "baselines", "evaluate", "report")
 
 
 def kill_when(path, argv):
     """Starts a run and kills it as soon as `path` exists."""
-    run = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         end = time.monotonic() + 240
         while not path.exists():
-            assert run.poll() is None, run.stdout.read().decode()
+            assert process.poll() is None, process.stdout.read().decode()
             assert time.monotonic() < end, f"{path} did not appear"
             time.sleep(0.005)
     finally:
-        os.kill(run.pid, signal.SIGKILL)
-        run.wait()
-        run.stdout.close()
-    assert run.returncode == -signal.SIGKILL
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
 
 
 def assert_same(left, right):
@@ -39,29 +37,27 @@ def assert_same(left, right):
 
 
 def test_distill(finished, tmp_path, capsys):
-    changes = {"distill__total_steps": STEPS, "stages": ("distill",)}
-    config = quick_config(**changes)
-    whole, killed = (
-        copy_run(finished, tmp_path / name, without=("distill", "evaluate", "report"))
-        for name in ("whole", "killed")
-    )
+    config = quick_config(distill__total_steps=STEPS, stages=("distill",))
+    whole = copy_run(finished, tmp_path / "whole", without=LATER)
+    run(config, whole)
+    killed = copy_run(whole, tmp_path / "killed", without=("distill",))
     options = ("--config.stages=('distill',)", f"--config.distill.total_steps={STEPS}")
     kill_when(killed / "distill/ours/checkpoints/4", command(killed, *options))
     assert not (killed / "distill" / "ours" / "tuned").exists()
-    main.run(config, killed)
+    run(config, killed)
     assert "distill/ours: resumed at step" in capsys.readouterr().out
-    main.run(config, whole)
     assert_same(tuned(killed, config), tuned(whole, config))
 
 
 @pytest.mark.slow
-def test_pretrain(finished, tmp_path):
-    options = ("--config.stages=('pretrain',)", f"--config.pretrain.total_steps={STEPS}")
-    kill_when(tmp_path / "killed/pretrain/checkpoints/4", command(tmp_path / "killed", *options))
+def test_pretrain(tmp_path, capsys):
     config = quick_config(pretrain__total_steps=STEPS, stages=("pretrain",))
-    for name in ("killed", "whole"):
-        main.run(config, tmp_path / name)
-    killed, whole = (
-        networks(tmp_path / name, config).variables("pretrain") for name in ("killed", "whole")
-    )
-    assert_same(killed, whole)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(config, whole)
+    options = ("--config.stages=('pretrain',)", f"--config.pretrain.total_steps={STEPS}")
+    kill_when(killed / "pretrain/checkpoints/4", command(killed, *options))
+    assert not (killed / "pretrain" / "variables").exists()
+    run(config, killed)
+    assert "pretrain: resumed at step" in capsys.readouterr().out
+    trained = [networks(path, config).variables("pretrain") for path in (killed, whole)]
+    assert_same(*trained)
