@@ -26,9 +26,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Saves in the background; a step that is there already is left as it is."""
-        if self._manager.latest_step() == step:
-            return
+        """Saves in the background."""
         self._manager.save(
             step,
             args=ocp.args.Composite(

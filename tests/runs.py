@@ -8,13 +8,14 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from configs import quickstart
+from configs import folder, quickstart
 from robust_jax import main
 from robust_jax.method.selection import HEADS
 from robust_jax.stages.networks import Networks
 
 ROOT = Path(__file__).parents[1]
 CLASSES = tuple("0123456789")
+FOLDERS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
 
 
 def command(workdir, *options, config="configs/quickstart.py:runlocal"):
@@ -26,6 +27,14 @@ def command(workdir, *options, config="configs/quickstart.py:runlocal"):
 def quick_config(**changes):
     """The config of `quickstart` and changes such as distill__total_steps=3."""
     c = quickstart.get_config("runlocal")
+    c.update_from_flattened_dict({key.replace("__", "."): v for key, v in changes.items()})
+    return c
+
+
+def folder_config(root, **changes):
+    """The config of `folder` for the images in `root`, and changes."""
+    c = folder.get_config("runlocal")
+    c.data.dir = str(root)
     c.update_from_flattened_dict({key.replace("__", "."): v for key, v in changes.items()})
     return c
 
@@ -55,11 +64,11 @@ def tuned(workdir, config=None):
     return networks(workdir, config).tuned("distill/ours", HEADS)
 
 
-def make_folder(root, train=12, val=4, formats=("jpg", "png", "webp", "bmp")):
-    """Writes images of three classes, of changing sizes, each in one of four formats."""
+def make_folder(root, train=4, val=4, formats=("jpg", "png", "webp", "bmp")):
+    """Writes images of ten classes, of changing sizes, each in one of four formats."""
     random = np.random.default_rng(0)
     for part, count in (("train", train), ("val", val)):
-        for name in ("ant", "bee", "cat"):
+        for name in FOLDERS:
             (root / part / name).mkdir(parents=True)
             for i in range(count):
                 pixels = random.integers(0, 256, (24 + i, 40 - i, 3), np.uint8)

@@ -1,5 +1,7 @@
 """What every stage of a run shares: its networks and its data."""
 
+from typing import Any
+
 import ml_collections
 import numpy as np
 from etils import epath
@@ -9,6 +11,8 @@ from robust_jax import sharding
 from robust_jax.data import sources
 from robust_jax.data.elements import Elements
 from robust_jax.stages.networks import Networks
+from robust_jax.state import TrainState
+from robust_jax.train import Batches, StepFn, train
 
 
 class Context(Networks):
@@ -38,6 +42,32 @@ class Context(Networks):
         self.calibration = train.subset(np.sort(order[:held_out]))
         self.train = train.subset(np.sort(order[held_out:]))
         self.data_fingerprint = config_lib.digest([train.fingerprint, self.val.fingerprint])
+
+    def train_steps(
+        self,
+        name: str,
+        step_fn: StepFn,
+        state: TrainState,
+        frozen: Any,
+        batches: Batches,
+        *,
+        total_steps: int,
+        batch_size: int,
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Runs the training loop with this run's workdir, mesh and intervals."""
+        return train(
+            step_fn,
+            state,
+            frozen,
+            batches,
+            name=name,
+            total_steps=total_steps,
+            batch_size=batch_size,
+            workdir=self.workdir,
+            mesh=self.mesh,
+            log_every_steps=self.config.train.log_every_steps,
+            checkpoint_every_steps=self.config.train.checkpoint_every_steps,
+        )
 
     def augmented_set(self) -> Elements:
         """Returns the fixed augmented set: pairs of views "clean" and "aug"."""

@@ -13,7 +13,6 @@ from robust_jax.method.selection import HEADS
 from robust_jax.stages import cache as cache_stage
 from robust_jax.stages.context import Context
 from robust_jax.state import TrainState
-from robust_jax.train import train
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -63,18 +62,14 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
 
     optimizer = optim.make(section, total)
     tuned = student.init(jax.random.key(context.config.seed), frozen["student"])
-    state, times = train(
+    state, times = context.train_steps(
+        path,
         distillation.make_step(student, optimizer, kd, seed=context.config.seed, teacher=teacher),
         TrainState.create(tuned, optimizer),
         frozen,
         batches,
-        name=path,
         total_steps=total,
         batch_size=section.batch_size,
-        workdir=context.workdir,
-        mesh=context.mesh,
-        log_every_steps=context.config.train.log_every_steps,
-        checkpoint_every_steps=context.config.train.checkpoint_every_steps,
     )
     context.save(f"{path}/tuned", state.params)
     return times

@@ -12,7 +12,6 @@ from robust_jax.evals import classification, metrics
 from robust_jax.method import supervised
 from robust_jax.stages.context import Context
 from robust_jax.state import TrainState
-from robust_jax.train import train
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -53,7 +52,8 @@ def train_classifier(
     optimizer = optim.make(section, total)
     variables = dict(model.init(jax.random.key(context.config.seed), model.example_input()))
     params = variables.pop("params")
-    state, times = train(
+    state, times = context.train_steps(
+        name,
         supervised.make_step(model, entry, optimizer, loss=loss, jsd_weight=jsd_weight),
         TrainState.create(params, optimizer, variables),
         {},
@@ -65,13 +65,8 @@ def train_classifier(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         ),
-        name=name,
         total_steps=total,
         batch_size=section.batch_size,
-        workdir=context.workdir,
-        mesh=context.mesh,
-        log_every_steps=context.config.train.log_every_steps,
-        checkpoint_every_steps=context.config.train.checkpoint_every_steps,
     )
     trained = {"params": state.params, **state.model_state}
     context.save(f"{name}/variables", trained)

@@ -51,7 +51,7 @@ def check(workdir, rerun=(), **changes):
 def told(capsys):
     """The lines that say which stage runs."""
     lines = capsys.readouterr().out.splitlines()
-    return [line for line in lines if line.split(":")[0].removeprefix("stage ") in stages.STAGES]
+    return [line for line in lines if line.startswith("stage ") and line.count(" ") < 4]
 
 
 def test_finished_stages_are_skipped_and_a_rerun_is_of_its_dependants_only(
