@@ -14,7 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_ops = "decode|random_crop({size}, pad=2)"  # a mirrored digit is another sign
     c.data.eval_ops = "decode"
     c.student.name = "vit_tiny8"
-    c.pretrain.total_epochs = 35.0
+    c.pretrain.total_epochs = 25.0
     c.teacher.total_epochs = 16.0
     c.teacher.learning_rate = 0.1
     c.augmented.replicas = 6

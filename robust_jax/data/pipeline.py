@@ -122,7 +122,12 @@ def _batches(
     if not all(view.shape.is_fully_defined() for view in views.values()):
         for first in _numpy(examples.take(_FIRST).batch(_FIRST), failures):
             del first  # made only to find images of differing sizes before the run starts
-    return _numpy(examples.batch(batch_size).prefetch(tf.data.AUTOTUNE), failures)
+    options = tf.data.Options()
+    # Its thread is sometimes waited for, for seconds, when an iterator is dropped; batches come as
+    # fast without it.
+    options.autotune.enabled = False
+    batches = examples.batch(batch_size).prefetch(tf.data.AUTOTUNE).with_options(options)
+    return _numpy(batches, failures)
 
 
 def _examples(

@@ -61,7 +61,7 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
             )
 
     optimizer = optim.make(section, total)
-    tuned = student.init(jax.random.key(context.config.seed), frozen["student"])
+    tuned = jax.jit(student.init)(jax.random.key(context.config.seed), frozen["student"])
     state, times = context.train_steps(
         path,
         distillation.make_step(student, optimizer, kd, seed=context.config.seed, teacher=teacher),

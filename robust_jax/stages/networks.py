@@ -60,7 +60,7 @@ class Networks:
 
     def shapes(self, model: models.StagedModel) -> dict[str, Any]:
         """Returns the shapes of a model's variables; allocates nothing."""
-        return jax.eval_shape(model.init, jax.random.key(0), model.example_input())
+        return _shapes(model)
 
     def student(self, heads: tuple[str, ...]) -> Student:
         """Returns the student with some of the three heads."""
@@ -96,3 +96,8 @@ class Networks:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), like
         )
         return checkpoint.load_tree(self.workdir / path, like)
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(model: models.StagedModel) -> dict[str, Any]:
+    return jax.eval_shape(model.init, jax.random.key(0), model.example_input())

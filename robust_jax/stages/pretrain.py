@@ -50,7 +50,8 @@ def train_classifier(
     )
     total = config_lib.duration(section, "total", examples=len(elements), label=name)
     optimizer = optim.make(section, total)
-    variables = dict(model.init(jax.random.key(context.config.seed), model.example_input()))
+    init = jax.jit(model.init)  # operation by operation it would compile a hundred programs
+    variables = dict(init(jax.random.key(context.config.seed), model.example_input()))
     params = variables.pop("params")
     state, times = context.train_steps(
         name,
