@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from runs import quick_config
+from runs import copy_run, quick_config, run
 
 import robust_jax
 from robust_jax import predict
@@ -15,8 +15,20 @@ pytest_plugins = ["finished_run"]
 
 
 @pytest.fixture(scope="module")
-def classifier(finished):
-    return robust_jax.load(finished)
+def trained(finished, tmp_path_factory):
+    """A run whose heads have learned to differ: rounding does not decide which one answers."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    copy_run(finished, workdir, without=("distill", "baselines", "evaluate", "report"))
+    changes = {"distill__total_steps": 60, "distill__learning_rate": 0.02}
+    stages = ("distill", "baselines", "evaluate")
+    config = quick_config(**changes, baselines__methods=(), stages=stages)
+    run(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    return robust_jax.load(trained)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +48,9 @@ def encode(image, form):
     return file.getvalue()
 
 
-def test_answers_are_those_of_the_evaluation(finished, said):
-    stored = np.load(finished / "evaluate" / "outputs" / "clean.npz")
+def test_answers_are_those_of_the_evaluation(trained, said):
+    assert said.kl.min() > 1e-4 and 0 < said.head.mean() < 1
+    stored = np.load(trained / "evaluate" / "outputs" / "clean.npz")
     np.testing.assert_array_equal(said.label, stored["ours/label"])
     np.testing.assert_array_equal(said.head, stored["ours/head"])
 
@@ -98,12 +111,12 @@ def test_wrong_images_are_told(classifier, images, message):
         classifier.predict(images)
 
 
-def test_command_line(finished, classifier, images, said, tmp_path, monkeypatch, capsys):
+def test_command_line(trained, classifier, images, said, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predict, "RobustClassifier", lambda workdir: classifier)
     paths = [tmp_path / name for name in ("a.png", "b.bmp")]
     for path, image in zip(paths, images, strict=False):
         Image.fromarray(image).save(path)
-    assert predict.main([str(finished), *map(str, paths)]) == 0
+    assert predict.main([str(trained), *map(str, paths)]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 2
     for i, line in enumerate(lines):
@@ -116,9 +129,9 @@ def test_command_line(finished, classifier, images, said, tmp_path, monkeypatch,
         assert line["kl"] == pytest.approx(said.kl[i], abs=1e-5)
     paths[1].write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"b.bmp: cannot decode the image; got 4 bytes"):
-        predict.main([str(finished), *map(str, paths)])
+        predict.main([str(trained), *map(str, paths)])
     with pytest.raises(ValueError, match=r"no such image file; got .*c.png; give files"):
-        predict.main([str(finished), str(paths[0]), str(tmp_path / "c.png")])
+        predict.main([str(trained), str(paths[0]), str(tmp_path / "c.png")])
 
 
 def test_directories_without_a_run_are_told(tmp_path):
