@@ -65,7 +65,7 @@ def variants(name: str, batch: int, num_classes: int) -> dict[str, tuple[Any, tu
 
     step = jax.jit(distillation.make_step(student, optimizer, KD, seed=0, teacher=None))
     state = TrainState.create(student.init(jax.random.key(1), variables), optimizer)
-    cached = jax.jit(distillation.features, static_argnums=(0, 3))(student, frozen, views, None)
+    cached = jax.jit(lambda views: distillation.features(student, frozen, views, None))(views)
     images = jnp.concatenate(list(views.values()))
     both = jnp.concatenate([labels, labels])
     params = variables["params"]
