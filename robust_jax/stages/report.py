@@ -8,6 +8,7 @@ from etils import epath
 
 from robust_jax import config as config_lib
 from robust_jax import stages, writers
+from robust_jax.method.selection import HEADS
 from robust_jax.report import page, tables
 from robust_jax.stages import results
 from robust_jax.stages.baselines import TUNED
@@ -67,7 +68,7 @@ def costs(context: Context, method: str) -> dict[str, Any]:
         own += seconds["teacher"]["seconds"]
     else:
         own = stages.result(context.workdir, "baselines")[trained]["seconds"]
-    heads = len(TUNED.get(trained, ("clean", "unclean", "combined")))
+    heads = len(TUNED.get(trained, HEADS))
     return {
         "tuned_params": plan.tuned_with_heads(heads),
         "total_params": plan.total_params,
