@@ -20,12 +20,17 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.file = ""  # arrays: npz with {train,val}_{images,labels} and optional class_names
     c.data.train_split = "train"  # tfds: split string
     c.data.val_split = "test"  # tfds: split string
-    c.data.image_size = 32  # side in pixels; `{size}` in the strings below
+    # Side in pixels; 0 for the size that the student was made for. In the strings below, {size} is
+    # this side, {pad} an eighth of it, and {resize} and {interpolation} what the student wants of
+    # the resize before the crop.
+    c.data.image_size = 0
     c.data.train_ops = (
-        "decode|resize({size})|random_crop({size}, pad=4)|flip_lr"  # clean training view
+        # clean training view
+        "decode|resize_small({resize}, '{interpolation}')|random_crop({size}, pad={pad})|flip_lr"
     )
     c.data.augment_ops = "augmix(severity=3)"  # on top of train_ops: the augmented view
-    c.data.eval_ops = "decode|resize({size})"  # evaluation view
+    # evaluation view
+    c.data.eval_ops = "decode|resize_small({resize}, '{interpolation}')|central_crop({size})"
     c.data.calibration_images = 1000  # of train (at most a tenth), held out for head selection
     c.data.max_bad_images = 0  # unreadable images tolerated in train, and in val (reported)
     c.data.verify = True  # decode every image of a folder once before training
@@ -33,6 +38,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student = ConfigDict()
     c.student.name = "vit_tiny"  # see `python -m robust_jax.models`
     c.student.dtype = "float32"  # compute dtype: float32 | bfloat16
+    # Pre-trained weights: a file, a folder, hf://OWNER/NAME, gs://..., or "pretrained" for those in
+    # an installed package; "" trains the student here, by the section `pretrain`.
+    c.student.weights = ""
+    # With weights: probe (a linear one on fixed features) | finetune (everything, by `pretrain`) |
+    # load (the file's own, the data must have its classes) | zero_shot (from its text tower).
+    c.student.classifier = "probe"
+    c.student.zero_shot_head = ""  # zero_shot: npz that `python -m robust_jax.zero_shot` made
     c.pretrain = _training(total_epochs=30, batch_size=128, optimizer="adamw", learning_rate=1e-3)
 
     c.teacher = _training(
@@ -40,6 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     c.teacher.clip_norm = 0.0  # the AugMix recipe does not clip
     c.teacher.name = "resnet_small"  # see `python -m robust_jax.models`
+    c.teacher.weights = ""  # weights to start from, as for the student; "" starts at random
     c.teacher.dtype = "float32"  # compute dtype: float32 | bfloat16
     c.teacher.loss = "augmix_jsd"  # cross_entropy (augmented view only) | augmix_jsd
     c.teacher.jsd_weight = 12.0  # lambda of the AugMix paper

@@ -83,6 +83,7 @@ def run(
         stages.clear(workdir, name)
     writers.write_json(workdir / "config.json", config_lib.flatten(config))
     writers.write_json(workdir / "dataset.json", {"classes": list(context.class_names)})
+    writers.write_json(workdir / "networks.json", context.entries_as_json())
     writers.write_json(workdir / "versions.json", _versions())
     for name in config_lib.STAGES:
         if name not in config.stages:
@@ -140,6 +141,10 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
         f"{2 * tuned / 1e6:.2f} MB, on {context.mesh.size} {jax.devices()[0].platform} device(s)"
     )
     sizes = {"pretrain": len(context.train), "teacher": len(context.train)}
+    student = config.student
+    if student.weights and student.classifier != "finetune":
+        del sizes["pretrain"]
+        print(f"pretrain: {student.weights}, classifier: {student.classifier}")
     sizes["distill"] = len(context.augmented_set())
     for stage, size in sizes.items():
         section = config[stage]
@@ -155,7 +160,7 @@ def _check_images(context: Any) -> None:
     from robust_jax.data.elements import Elements
     from robust_jax.data.pipeline import ordered_batches
 
-    size = context.config.data.image_size
+    size = context.image_size
     evaluated = Elements(context.val, context.ops("eval_ops"), {"eval_ops": ""}, seed=0)
     training = context.augmented_set()
     training = dataclasses.replace(
@@ -167,7 +172,7 @@ def _check_images(context: Any) -> None:
             image = batch[key][0]
             if image.shape != (size, size, 3) or image.dtype != np.uint8:
                 raise ValueError(
-                    f"data.{key} must make uint8 images of data.image_size; got {image.dtype}"
+                    f"data.{key} must make uint8 images of the run's size; got {image.dtype}"
                     f"{list(image.shape)} for image_size={size}; end it with resize({{size}}) or "
                     "a crop (the models normalise pixels themselves)"
                 )

@@ -14,12 +14,13 @@ import numpy as np
 from etils import epath
 
 from robust_jax import config as config_lib
-from robust_jax import sharding, writers
+from robust_jax import models, sharding, writers
 from robust_jax.data.images import decode_image
 from robust_jax.method.calibration import Calibration
 from robust_jax.method.selection import HEADS, predict
 from robust_jax.stages import routing
 from robust_jax.stages.networks import Networks
+from robust_jax.zero_shot.head import ZeroShotHead
 
 MAX_BATCH = 256
 
@@ -46,25 +47,36 @@ class Prediction:
 class RobustClassifier:
     """A finished run as a classifier of images of any size."""
 
-    def __init__(self, workdir: epath.PathLike):
+    def __init__(self, workdir: epath.PathLike, *, zero_shot_head: epath.PathLike | None = None):
         """Restores the student of a run.
 
+        Args:
+          workdir: of the run.
+          zero_shot_head: file of another list of classes, for a student with a zero-shot classifier
+            (see `robust_jax.zero_shot`); nothing is trained again.
+
         Raises:
-          ValueError: when the directory holds no finished run.
+          ValueError: when the directory holds no finished run, or the head does not fit.
         """
         workdir = epath.Path(workdir)
         flat = writers.read_json(workdir / "config.json")
         dataset = writers.read_json(workdir / "dataset.json")
-        if flat is None or dataset is None:
+        entries = writers.read_json(workdir / "networks.json")
+        if flat is None or dataset is None or entries is None:
             raise ValueError(
                 f"no run in this directory; got {workdir}; give the --workdir of a finished "
                 "`python -m robust_jax.main`"
             )
         self.class_names: tuple[str, ...] = tuple(dataset["classes"])
-        networks = Networks(config_lib.unflatten(flat), workdir, self.class_names)
+        networks = Networks(
+            config_lib.unflatten(flat),
+            workdir,
+            self.class_names,
+            {name: models.entry_from_json(values) for name, values in entries.items()},
+        )
         networks.mesh = sharding.make_mesh(jax.local_devices()[:1])  # batches are small
         # The model has one size; the evaluation ops of a run may rely on its data having it.
-        self._ops = networks.ops("eval_ops") + f"|resize({networks.config.data.image_size})"
+        self._ops = networks.ops("eval_ops") + f"|resize({networks.image_size})"
         self._selection = routing.selection_config(networks, "ours")
         stored = workdir / "evaluate" / "calibration" / "ours.json"
         if networks.config.selection.calibrate and not stored.exists():
@@ -72,11 +84,11 @@ class RobustClassifier:
                 f"the head selection is not calibrated; got no {stored}; run the stage 'evaluate'"
             )
         calibration = Calibration.from_json(stored.read_text()) if stored.exists() else None
-        self._arrays = (
-            networks.variables("pretrain"),
-            networks.tuned("distill/ours", HEADS),
-            calibration,
-        )
+        frozen, tuned = networks.variables("pretrain"), networks.tuned("distill/ours", HEADS)
+        if zero_shot_head is not None:
+            frozen["params"]["head"], self.class_names = _other_classes(networks, zero_shot_head)
+            networks = networks.with_classes(self.class_names)
+        self._arrays = (frozen, tuned, calibration)
         student, sample = networks.student(HEADS), routing.sampler(networks)
 
         @jax.jit
@@ -136,6 +148,18 @@ class RobustClassifier:
             "uncertainty": said["uncertainty"].T[:count],
             "kl": said["kl"].T[:count],
         }
+
+
+def _other_classes(networks: Networks, path: epath.PathLike) -> tuple[Any, tuple[str, ...]]:
+    """Returns the classifier in a file, and its classes."""
+    head, width = ZeroShotHead.load(path), networks.student_model.feature_width
+    if networks.student_model.head != "cosine" or len(head.kernel) != width:
+        raise ValueError(
+            f"the zero-shot head does not fit this student; got {list(head.kernel.shape)} in "
+            f"{path} for a {networks.student_model.head} classifier of {width} features; use a "
+            "run with student.classifier=zero_shot and a head from the same text tower"
+        )
+    return {"kernel": jax.numpy.asarray(head.kernel)}, head.class_names
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:

@@ -14,6 +14,7 @@ BASELINES = ("teacher", "apt", "ours_no_kd")
 # Allowed values of the keys that select by string.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "data.source": ("digits", "folder", "tfds", "arrays"),
+    "student.classifier": ("probe", "finetune", "load", "zero_shot"),
     "teacher.loss": ("cross_entropy", "augmix_jsd"),
     "method.share": ("tail", "none"),
     "method.kd.weighting": ("none", "teacher_entropy"),
@@ -82,9 +83,26 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         "train.checkpoint_every_steps",
     ):
         _check_range(key, flat[key], 1)
-    _check_range("data.image_size", flat["data.image_size"], 8)  # corruptions take no smaller ones
+    if flat["data.image_size"] != 0:  # the student's own
+        _check_range("data.image_size", flat["data.image_size"], 8)  # corruptions take no less
+    _check_start(config.student)
     if flat["evaluate.max_images"] is not None:
         _check_range("evaluate.max_images", flat["evaluate.max_images"], 1)
+
+
+def _check_start(student: ml_collections.ConfigDict) -> None:
+    """Checks that the keys which say where the student comes from belong together."""
+    if not student.weights and student.classifier != "probe":
+        raise ValueError(
+            f"student.classifier={student.classifier} needs pre-trained weights; got "
+            "student.weights=''; give a path, or leave student.classifier alone"
+        )
+    if (student.classifier == "zero_shot") != bool(student.zero_shot_head):
+        raise ValueError(
+            f"student.zero_shot_head and student.classifier=zero_shot need each other; got "
+            f"zero_shot_head={student.zero_shot_head!r} and classifier={student.classifier!r}; "
+            "build a head with `python -m robust_jax.zero_shot` and set both"
+        )
 
 
 def _check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:

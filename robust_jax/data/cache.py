@@ -119,18 +119,20 @@ def build(
     cache: FeatureCache,
     blocks: Callable[[int], Iterator[tuple[int, Block]]],
     compute: Callable[[Block], Block],
+    name: str = "cache",
 ) -> None:
     """Fills a cache behind what it holds already.
 
     Args:
       blocks: start -> (number of elements that count, batch) in element order.
       compute: batch -> arrays to store, one row for each example of the batch.
+      name: of the progress line.
     """
     done, earlier = cache.progress
     if done >= cache.num_elements:
         return
     began = time.perf_counter()
-    with writers.Progress("cache", cache.num_elements, done, unit="element") as progress:
+    with writers.Progress(name, cache.num_elements, done, unit="element") as progress:
         for count, batch in blocks(done):
             rows = {name: values[:count] for name, values in compute(batch).items()}
             cache.write(done, rows, earlier + time.perf_counter() - began)

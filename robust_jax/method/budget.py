@@ -34,7 +34,9 @@ class Plan:
     Attributes:
       boundary: first stage of the tail.
       freed: slash-joined paths of the model's own tensors that are tuned.
-      head_rank: r of the bottlenecks d -> r -> C that the heads add to the classifier.
+      head_rank: r of the bottlenecks d -> r -> C that the heads add to the classifier's logits, or
+        d -> r -> d that they add to the feature where the classifier compares cosines: then
+        nothing that is tuned knows the classes.
       adapter_width: w of the residual bottleneck d -> w -> d on the feature; 0 means none.
       head_params: parameters of all three heads.
       shared_params: parameters of the freed tensors and the adapter, one copy.
@@ -101,7 +103,7 @@ def resolve(
     """Spends a budget on heads, the model's last tensors and an adapter.
 
     Args:
-      model: a staged model (`stage_names`, `freeable`, `width`).
+      model: a staged model (`stage_names`, `freeable`, `feature_width`, `head`).
       params: its parameters, arrays or shapes.
       budget: parameters to tune.
       heads_share: part of the budget for the three heads.
@@ -112,11 +114,12 @@ def resolve(
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     size = {path: math.prod(leaf.shape) for path, leaf in flat.items()}
-    total, d, copies = sum(size.values()), model.width, 1 if share == "tail" else NUM_HEADS
+    total, d, copies = sum(size.values()), model.feature_width, 1 if share == "tail" else NUM_HEADS
 
-    rank = round((heads_share * budget / NUM_HEADS - num_classes) / (d + 1 + num_classes))
+    added = head_features(model, num_classes)
+    rank = round((heads_share * budget / NUM_HEADS - added) / (d + 1 + added))
     rank = max(MIN_HEAD_RANK, rank)
-    head_params = NUM_HEADS * (rank * (d + 1 + num_classes) + num_classes)
+    head_params = NUM_HEADS * (rank * (d + 1 + added) + added)
     rest = (budget - head_params) // copies
     if rest < 0:
         raise ValueError(
@@ -146,6 +149,11 @@ def resolve(
         total_params=total,
         budget=budget,
     )
+
+
+def head_features(model: Any, num_classes: int) -> int:
+    """Returns what a head's bottleneck adds to: the logits, or the feature before a cosine."""
+    return model.feature_width if model.head == "cosine" else num_classes
 
 
 def format_table(plan: Plan, model: Any, params: Any) -> str:

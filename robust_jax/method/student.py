@@ -8,7 +8,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from robust_jax.method.budget import Plan
+from robust_jax.method.budget import Plan, head_features
 from robust_jax.method.heads import Adapter, Bottleneck, dropout
 from robust_jax.models import ModelEntry, normalise
 
@@ -41,7 +41,8 @@ class Student:
 
     @property
     def _bottleneck(self) -> Bottleneck:
-        return Bottleneck(self.plan.head_rank, self.num_classes, self.rate)
+        features = head_features(self.model, self.num_classes)
+        return Bottleneck(self.plan.head_rank, features, self.rate)
 
     @property
     def _adapter(self) -> Adapter:
@@ -49,7 +50,7 @@ class Student:
 
     def init(self, key: jax.Array, frozen: Mapping[str, Any]) -> dict[str, Any]:
         """Returns `tuned` for step 0, with which every head equals the original model."""
-        feature = jnp.zeros((1, self.model.width))
+        feature = jnp.zeros((1, self.model.feature_width))
         flat = flax.traverse_util.flatten_dict(frozen["params"], sep="/")
         # Copies: the tuned tree is donated by every step, the frozen one must survive.
         tail = flax.traverse_util.unflatten_dict(
@@ -109,10 +110,12 @@ class Student:
             features = {head: feature(tuned["shared"][head]) for head in self.heads}
         logits = {}
         for head, x in features.items():
-            added = self._bottleneck.apply(
+            added: Any = self._bottleneck.apply(
                 {"params": tuned["heads"][head]}, x, keys[2], shared_masks
             )
-            logits[head] = (self.model.apply(frozen, x, start="head") + added).astype(jnp.float32)
+            cosine = self.model.head == "cosine"
+            found: Any = self.model.apply(frozen, x + added if cosine else x, start="head")
+            logits[head] = (found if cosine else found + added).astype(jnp.float32)
         return logits
 
 

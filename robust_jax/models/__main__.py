@@ -4,20 +4,20 @@ import argparse
 import json
 from typing import Any
 
-from robust_jax.models import MODELS, ModelEntry, stage_parameter_counts
+from robust_jax.models import MODELS, ModelEntry, parameter_count, stage_parameter_counts
 
 
 def describe(row: ModelEntry) -> dict[str, Any]:
     """What the list says of a model.
 
-    `params_image` leaves the classifier out; `params_total` has one of 1000 classes.
+    `params_image` leaves the classifier out; `params_total` has the text tower, or else a
+    classifier of 1000 classes.
     """
     counts = stage_parameter_counts(row.name)
-    total = sum(counts.values())
     return {
         "name": row.name,
-        "params_image": total - counts["head"],
-        "params_total": total,
+        "params_image": sum(counts.values()) - counts["head"],
+        "params_total": parameter_count(row.name),
         "input_size": row.input_size,
         "mean": list(row.mean),
         "std": list(row.std),

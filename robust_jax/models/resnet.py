@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from robust_jax.models.classifier import check_head, classifier
 from robust_jax.models.stages import Stage, StagedModel
 
 BLOCKS = ("basic", "bottleneck")
@@ -107,6 +108,7 @@ class ResNet(StagedModel):
       base_width: width of the stem and of the first group.
       frozen_bn: use the running statistics in training too.
       zero_init: start every block as the identity; for training from scratch.
+      head: "linear" or "cosine", see `classifier`.
       dtype: of activations and products; parameters, norms, pooled feature and head are f32.
     """
 
@@ -118,6 +120,7 @@ class ResNet(StagedModel):
     base_width: int = 64
     frozen_bn: bool = False
     zero_init: bool = True
+    head: str = "linear"
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -129,10 +132,11 @@ class ResNet(StagedModel):
                 raise ValueError(f"unknown {field}; got {value!r}; use one of {', '.join(known)}")
         if self.image_size < 1:
             raise ValueError(f"images need pixels; got image_size={self.image_size}; use 32 or 224")
+        check_head(self.head)
         super().__post_init__()
 
     @property
-    def width(self) -> int:
+    def feature_width(self) -> int:
         """d of the pooled feature f32[b, d]."""
         expansion = BOTTLENECK_EXPANSION if self.block == "bottleneck" else 1
         return self.base_width * 2 ** (len(self.depths) - 1) * expansion
@@ -161,7 +165,7 @@ class ResNet(StagedModel):
         if name == "pool":
             return global_average
         if name == "head":
-            return nn.Dense(self.num_classes, name=name)
+            return classifier(self.head, self.num_classes, name)
         group, number = self.blocks[name]
         width, stride = self.base_width * 2**group, 2 if group > 0 and number == 0 else 1
         layers: tuple[tuple[int, int, int], ...] = ((width, 3, stride), (width, 3, 1))

@@ -18,8 +18,9 @@ Stage = Callable[[jax.Array], jax.Array]
 class StagedModel(nn.Module):
     """An image classifier made of stages; subclasses give `stage_names`, `stage`, `freeable`.
 
-    They also give `width`, the d of the pooled feature f32[b, d] that enters `feature_stage`, and
-    `image_size`, the side of the images the network was built for.
+    They also give `feature_width`, the d of the pooled feature f32[b, d] that enters
+    `feature_stage`; `image_size`, the side of the images the network was built for; and `head`, the
+    kind of its classifier (see `classifier`).
     """
 
     feature_stage: ClassVar[str] = "head"
@@ -27,10 +28,13 @@ class StagedModel(nn.Module):
     if TYPE_CHECKING:  # Linen would make dataclass fields of these, ahead of a subclass's own.
 
         @property
-        def width(self) -> int: ...
+        def feature_width(self) -> int: ...
 
         @property
         def image_size(self) -> int: ...
+
+        @property
+        def head(self) -> str: ...
 
     @property
     def stage_names(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 from etils import epath
 
-from robust_jax import checkpoint, models, sharding
+from robust_jax import checkpoint, models, sharding, weights
 from robust_jax.method import budget
 from robust_jax.method.student import Student
 
@@ -20,35 +20,70 @@ class Networks:
         config: ml_collections.ConfigDict,
         workdir: epath.PathLike,
         class_names: tuple[str, ...],
+        entries: dict[str, models.ModelEntry] | None = None,
     ):
         """Builds the models; allocates nothing.
 
+        Args:
+          config: of the run.
+          workdir: of the run.
+          class_names: of the data.
+          entries: of "student" and "teacher", where a finished run is restored; they are looked up,
+            or told by the weight files, if None.
+
         Raises:
-          ValueError: for an unknown model, or images that do not fit it.
+          ValueError: for an unknown model, images that do not fit it, or weights of another one.
         """
         self.config = config
         self.workdir = epath.Path(workdir)
         self.class_names = class_names
         self.mesh = sharding.make_mesh()
-        self.student_entry = models.entry(config.student.name)
-        self.teacher_entry = models.entry(config.teacher.name)
-        self.student_model = self._build(config.student.name, config.student.dtype)
-        self.teacher_model = self._build(config.teacher.name, config.teacher.dtype)
+        self.student_entry = entries["student"] if entries else self._entry(config.student)
+        self.teacher_entry = entries["teacher"] if entries else self._entry(config.teacher)
+        self.image_size: int = config.data.image_size or self.student_entry.input_size
+        head = "cosine" if config.student.classifier == "zero_shot" else "linear"
+        self.student_model = self._build(self.student_entry, config.student.dtype, head)
+        self.teacher_model = self._build(self.teacher_entry, config.teacher.dtype, "linear")
 
-    def _build(self, name: str, dtype: str) -> models.StagedModel:
-        return models.build(
-            name, len(self.class_names), image_size=self.config.data.image_size, dtype=dtype
-        )
+    def with_classes(self, class_names: tuple[str, ...]) -> "Networks":
+        """Returns the same networks for other classes; only a cosine classifier can take them."""
+        entries = {"student": self.student_entry, "teacher": self.teacher_entry}
+        return Networks(self.config, self.workdir, class_names, entries)
+
+    def _entry(self, section: ml_collections.ConfigDict) -> models.ModelEntry:
+        if section.weights:
+            return weights.find(section.weights, section.name).entry
+        return models.entry(section.name)
+
+    def _build(self, entry: models.ModelEntry, dtype: str, head: str) -> models.StagedModel:
+        count = len(self.class_names)
+        return models.build(entry, count, image_size=self.image_size, dtype=dtype, head=head)
+
+    def entries_as_json(self) -> dict[str, Any]:
+        """Returns the entries of student and teacher as plain values."""
+        entries = {"student": self.student_entry, "teacher": self.teacher_entry}
+        return {name: models.entry_to_json(entry) for name, entry in entries.items()}
 
     def ops(self, key: str) -> str:
-        """Returns one of the strings of `config.data` with `{size}` filled in."""
-        return self.config.data[key].replace("{size}", str(self.config.data.image_size))
+        """Returns one of the strings of `config.data` with its placeholders filled in."""
+        size, entry = self.image_size, self.student_entry
+        values = {
+            "size": size,
+            "pad": size // 8,
+            "resize": max(size, round(entry.resize * size / entry.input_size)),
+            "interpolation": entry.interpolation,
+        }
+        text = self.config.data[key]
+        for name, value in values.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        return text
 
     @functools.cached_property
     def plan(self) -> budget.Plan:
         """What of the student is tuned."""
         method, params = self.config.method, self.shapes(self.student_model)["params"]
         total = sum(leaf.size for leaf in jax.tree.leaves(params))
+        total += models.text_parameter_count(self.config.student.name)
         return budget.resolve(
             self.student_model,
             params,

@@ -18,4 +18,5 @@ def run(context: Context) -> dict[str, Any]:
         jsd_weight=section.jsd_weight,
         # Without the consistency loss there is one view, and it has to be the augmented one.
         augmented_image=section.loss == "cross_entropy",
+        start=section.weights,
     )

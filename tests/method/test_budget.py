@@ -14,17 +14,43 @@ def _total(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-# Table 5 of the paper's supplement, for the students that the zoo has.
-@pytest.mark.parametrize(
-    ("name", "millions"),
-    [("resnet101", 2.1), ("resnet152", 2.6), ("vit_small_legacy48m", 2.3), ("vit_b16", 3.1)],
-)
-def test_table_5(name, millions):
+# Table 5 of the paper's supplement, with the heads' rank, the adapter's width and the stage where
+# the tail begins, as our rule resolves them.
+TABLE_5 = {
+    "resnet101": (2.1, 46, 150, "stage4_block2"),
+    "resnet152": (2.6, 57, 248, "stage4_block2"),
+    "vit_small_legacy48m": (2.3, 86, 43, "block_07_mlp"),
+    "vit_b16": (3.1, 116, 76, "block_11_mlp"),
+    "clip_rn50": (3.9, 128, 496, "attn_pool"),
+    "clip_rn101": (4.1, 180, 2174, "attn_pool"),
+    "clip_vit_b16": (4.3, 189, 666, "block_11_mlp"),
+    "clip_vit_l14_336": (5.6, 210, 2401, "norm"),
+    "lit_b16b": (4.4, 165, 368, "block_11_mlp"),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_5)
+def test_table_5(name):
+    millions, rank, width, boundary = TABLE_5[name]
     model, params = _params(name, 1000)
     amount = budget.target("paper", name, _total(params))
     plan = budget.resolve(model, params, amount, num_classes=1000, heads_share=0.2, share="tail")
     assert plan.tuned_params == pytest.approx(millions * 1e6, rel=0.01)
     assert plan.head_params / plan.tuned_params == pytest.approx(0.2, abs=0.01)
+    assert (plan.head_rank, plan.adapter_width, plan.boundary) == (rank, width, boundary)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE_5 if name.startswith(("clip", "lit"))])
+def test_table_5_with_an_open_vocabulary(name):
+    model, params = _params(name, 1000, head="cosine")
+    amount = budget.target("paper", name, _total(params))
+    plans = [
+        budget.resolve(model, params, amount, num_classes=k, heads_share=0.2, share="tail")
+        for k in (10, 1000)
+    ]
+    assert plans[0] == plans[1]
+    assert plans[0].tuned_params == pytest.approx(TABLE_5[name][0] * 1e6, rel=0.01)
+    assert plans[0].head_params / plans[0].tuned_params == pytest.approx(0.2, abs=0.01)
 
 
 def test_vit_b16_frees_norm_and_fc2():

@@ -15,6 +15,7 @@ from robust_jax.models import (
     normalise,
     parameter_count,
     stage_parameter_counts,
+    text_parameter_count,
 )
 
 # Without the head, and with one of 1000 classes: counted on timm's and torchvision's networks.
@@ -28,8 +29,44 @@ PUBLISHED = {
     "vit_s16": (21_665_664, 22_050_664),
     "vit_b16": (85_798_656, 86_567_656),
     "vit_b32": (87_455_232, 88_224_232),
+    "swin_tiny": (27_519_354, 28_288_354),
     "vit_small_legacy48m": (47_985_408, 48_754_408),
 }
+
+
+# Two towers: the image network without a classifier, and all of it with the text tower.
+TWO_TOWERS = {
+    "clip_rn50": (38_316_896, 102_007_137),
+    "clip_rn101": (56_259_936, 119_688_033),
+    "clip_vit_b32": (87_849_216, 151_277_313),
+    "clip_vit_b16": (86_192_640, 149_620_737),
+    "clip_vit_l14_336": (304_293_888, 427_944_193),
+    "lit_b16b": (86_389_248, 195_871_489),
+    "lit_b16b_2": (85_798_656, 195_280_897),
+}
+
+
+@pytest.mark.parametrize("name", TWO_TOWERS)
+def test_counts_of_two_towers_are_the_published_ones(name):
+    counts = stage_parameter_counts(name)
+    image = sum(counts.values()) - counts["head"]
+    assert (image, parameter_count(name)) == TWO_TOWERS[name]
+
+
+def test_count_of_unicl():
+    counts = stage_parameter_counts("unicl_swin_tiny")
+    # Published without the projections and the scale of the logits.
+    assert sum(counts.values()) - counts["head"] - counts["proj"] == 27_519_354
+    assert text_parameter_count("unicl_swin_tiny") - 512 * 512 - 1 == 63_165_952
+    assert parameter_count("unicl_swin_tiny") == 91_340_667
+
+
+def test_count_of_dinov2():
+    counts = stage_parameter_counts("dinov2_vits14")
+    native = build("dinov2_vits14", 1000, image_size=518)
+    shapes = jax.eval_shape(native.init, jax.random.key(0), native.example_input())["params"]
+    total = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - counts["head"]
+    assert total == 22_056_192  # the file of Hugging Face has a mask token of 384 beside it
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

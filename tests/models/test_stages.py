@@ -11,6 +11,34 @@ SMALL = {
     "vit_cls": ("vit_tiny8", {"width": 24, "depth": 2, "mlp_dim": 40}),
     "vit_gap": ("vit_tiny8", {"width": 24, "depth": 2, "mlp_dim": 40, "pool": "gap"}),
     "basic": ("resnet20", {"depths": (1, 2), "base_width": 4}),
+    "dino": ("vit_tiny8", {"width": 24, "depth": 2, "mlp_dim": 40, "layer_scale": True}),
+    "clip": (
+        "clip_vit_b32",
+        {
+            "width": 24,
+            "depth": 2,
+            "num_heads": 3,
+            "mlp_dim": 40,
+            "patch_size": 8,
+            "projection": 12,
+            "image_size": 32,
+        },
+    ),
+    "clip_rn": (
+        "clip_rn50",
+        {"depths": (2, 1), "base_width": 4, "num_heads": 4, "embed_dim": 12, "image_size": 32},
+    ),
+    "swin": (
+        "unicl_swin_tiny",
+        {
+            "embed_dim": 8,
+            "depths": (2, 1),
+            "num_heads": (1, 2),
+            "window": 3,
+            "projection": 6,
+            "image_size": 32,
+        },
+    ),
     "bottleneck": ("resnet50", {"depths": (2, 1), "base_width": 4, "image_size": 32}),
 }
 
@@ -56,7 +84,7 @@ def test_stages_one_at_a_time_give_the_whole(model, images, variables_of):
 
 def test_the_feature_is_pooled_f32(model, images, variables_of):
     z = model.apply(variables_of(model), images, stop=model.feature_stage)
-    assert z.shape == (3, model.width) and z.dtype == jnp.float32
+    assert z.shape == (3, model.feature_width) and z.dtype == jnp.float32
 
 
 def test_an_empty_slice_is_the_identity(model, images):
@@ -91,7 +119,7 @@ def test_freeable_names_every_inner_parameter_once(model):
     freed = []
     for group in model.freeable():
         for prefix in group:
-            here = [path for path in inner if path.startswith(prefix + "/")]
+            here = [path for path in inner if path == prefix or path.startswith(prefix + "/")]
             assert here, f"{prefix} names no parameter"
             freed += here
     assert sorted(freed) == sorted(inner)

@@ -7,7 +7,8 @@ import pytest
 from scipy.special import erf, expit, softmax
 
 from robust_jax.models import build
-from robust_jax.models.vit import GELU, ViT, attend
+from robust_jax.models.attention import GELU, attend
+from robust_jax.models.vit import ViT
 
 NUMPY_GELU = {
     "erf": lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,

@@ -1,0 +1,106 @@
+"""The text tower of CLIP: a causal transformer whose feature is that of the end-of-text token."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from robust_jax.models.attention import GELU, AttentionBlock, MlpBlock, layer_norm
+
+MLP_RATIO = 4
+
+
+class TextTransformer(nn.Module):
+    """Token ids int32[b, n] to text embeddings f32[b, e], not normalised (Radford et al. 2021).
+
+    `logit_scale`, the logarithm of what multiplies the cosine of a text and an image, is a
+    parameter here because the released files keep one for each pair of towers.
+
+    Args:
+      width: d of the tokens.
+      embed_dim: e of the embeddings, that of the image tower.
+      vocab_size: of the tokenizer.
+      context: largest number of tokens n.
+      gelu: key of `GELU`.
+      norm_eps: of the layer norms; 1e-12 in UniCL.
+      dtype: of activations and products; parameters, norms, softmax and embeddings are f32.
+    """
+
+    width: int
+    depth: int
+    num_heads: int
+    embed_dim: int
+    vocab_size: int = 49408
+    context: int = 77
+    gelu: str = "quick"
+    norm_eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"heads must share the width evenly; got width={self.width}, "
+                f"num_heads={self.num_heads}; use a divisor of the width"
+            )
+        if self.gelu not in GELU:
+            raise ValueError(f"unknown gelu; got {self.gelu!r}; use one of {', '.join(GELU)}")
+        super().__post_init__()
+
+    def example_input(self) -> jax.Array:
+        """Zeros int32[1, n] to initialise the tower with."""
+        return jnp.zeros((1, self.context), jnp.int32)
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Embeds texts.
+
+        Args:
+          tokens: int32[b, n], n <= context. The end-of-text token has the highest id; only the
+            first one counts, so what pads a text does not matter.
+
+        Returns:
+          f32[b, e].
+        """
+        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+            raise ValueError(
+                f"tokens must be int32[b, n]; got {tokens.dtype}{list(tokens.shape)}; "
+                "tokenize the texts first"
+            )
+        length = tokens.shape[1]
+        if not 0 < length <= self.context:
+            raise ValueError(
+                f"the tower reads 1 to {self.context} tokens; got {length}; "
+                "truncate the texts, keeping the end-of-text token"
+            )
+        # Standard deviations of the initial values: Radford et al. 2021, the released code.
+        normal = nn.initializers.normal
+        pos = self.param("pos", normal(0.01), (self.context, self.width))
+        self.param("logit_scale", nn.initializers.constant(math.log(1 / 0.07)), ())
+
+        embed = nn.Embed(self.vocab_size, self.width, embedding_init=normal(0.02), name="token")
+        x = (embed(tokens) + pos[:length]).astype(self.dtype)
+        for i in range(self.depth):
+            x = AttentionBlock(
+                self.num_heads,
+                self.norm_eps,
+                qkv_bias=True,
+                scale=None,
+                cls_only=False,
+                dtype=self.dtype,
+                causal=True,
+                name=f"block_{i:02d}_attn",
+            )(x)
+            x = MlpBlock(
+                MLP_RATIO * self.width,
+                self.norm_eps,
+                self.gelu,
+                self.dtype,
+                name=f"block_{i:02d}_mlp",
+            )(x)
+        x = x[jnp.arange(len(x)), tokens.argmax(axis=1)]
+        x = layer_norm("norm", self.norm_eps, jnp.float32)(x)
+        return nn.Dense(
+            self.embed_dim, use_bias=False, kernel_init=normal(self.width**-0.5), name="proj"
+        )(x)

@@ -1,0 +1,189 @@
+"""Pre-trained weights: `find` tells what a file holds for a model, `load` fills the model with it.
+
+What a file needs of the network (the kind of GELU, the epsilon of its norms) and of the images
+(mean, std, interpolation) comes back as a model entry, so that nobody has to know.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from robust_jax import models
+from robust_jax.models import ModelEntry, StagedModel
+from robust_jax.weights import loading
+from robust_jax.weights.files import WeightFile, read
+from robust_jax.weights.loading import Report
+from robust_jax.weights.mapping import Format
+
+__all__ = ["Found", "Report", "find", "formats", "load_text_tower"]
+
+PRETRAINED = "pretrained"  # in place of a path: the file inside an installed package
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A weight file that was recognised.
+
+    Attributes:
+      entry: the model's entry with what this file needs of network and images.
+      format: name of the file's format.
+      file: what was read.
+      num_classes: of the classifier in the file; 0 if there is none.
+    """
+
+    entry: ModelEntry
+    format: str
+    file: WeightFile
+    num_classes: int
+
+    def load(
+        self, model: StagedModel, *, classifier: str = "load"
+    ) -> tuple[dict[str, Any], Report]:
+        """Returns the variables of a model built from `entry`, f32, on the host.
+
+        Args:
+          model: the network, at any image size.
+          classifier: "load" the file's, or a "new" one that starts at zero.
+
+        Raises:
+          ValueError: for missing, additional or misshaped tensors, listing both sides.
+        """
+        fmt = formats(self.entry)[self.format]
+        text = models.build_text(self.entry) if self.entry.text_family else None
+        try:
+            return loading.load_tensors(
+                self.file.tensors, fmt, model, classifier=classifier, text_model=text
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.file.path} as {self.entry.name}: {error}") from error
+
+
+def formats(row: ModelEntry) -> dict[str, Format]:
+    """The formats in which the weights of a model come."""
+    if not row.naming:
+        return {}
+    known = importlib.import_module(f"robust_jax.weights.{row.naming}").FORMATS
+    return {name: known[name] for name in row.weights}
+
+
+def find(path: str, name: str) -> Found:
+    """Reads a file or folder and recognises its format.
+
+    Args:
+      path: see `files.read`; "pretrained" for the file of an installed package.
+      name: key of `models.MODELS`.
+
+    Raises:
+      ValueError: when the file cannot be read, or is not of this model's family.
+    """
+    row = models.entry(name)
+    known = formats(row)
+    if not known:
+        raise ValueError(
+            f"there are no weights for this model; got {path!r} for {row.name!r}; train it, or "
+            "choose another (python -m robust_jax.models lists what each accepts)"
+        )
+    if path == PRETRAINED:
+        path = _pretrained(row)
+    file = read(path)
+    # The format whose names the file has most of: each project has its own.
+    shared = {}
+    for key, fmt in known.items():
+        names = {tensor.name for tensor in fmt.tensors(models.build(row, 1))}
+        shared[key] = len(names & fmt.rename(file.tensors).keys()) / len(names)
+    best = max(shared, key=lambda key: shared[key])
+    if shared[best] < 0.5:
+        few = ", ".join(sorted(file.tensors)[:6])
+        raise ValueError(
+            f"these weights are not of this model; got {path!r}, with tensors such as {few}, for "
+            f"{row.name!r}; name the model that the file was made for, in one of the formats "
+            f"{', '.join(known)}"
+        )
+    fmt = known[best]
+    row = dataclasses.replace(
+        row,
+        kwargs={**row.kwargs, **fmt.overrides(file.config)},
+        text_kwargs={**row.text_kwargs, **fmt.text_overrides(file.config)},
+        **_preprocessing(file, best),
+    )
+    return Found(row, best, file, _num_classes(fmt, row, file))
+
+
+def load_text_tower(name: str, path: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds and fills the text tower of a model.
+
+    Args:
+      name: key of `models.MODELS`.
+      path: of a file that holds the tower.
+
+    Returns:
+      The tower and its variables, f32, on the host.
+
+    Raises:
+      ValueError: as `find` and `Found.load`.
+    """
+    found = find(path, name)
+    tower = models.build_text(found.entry)
+    variables, _ = loading.load_text(
+        found.file.tensors,
+        formats(found.entry)[found.format],
+        tower,
+        model=models.build(found.entry, max(1, found.num_classes)),
+    )
+    return tower, variables
+
+
+def tensors_hash(tensors: Mapping[str, np.ndarray]) -> str:
+    """A hash of names and values that does not depend on how they are stored."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _num_classes(fmt: Format, row: ModelEntry, file: WeightFile) -> int:
+    tensors = fmt.rename(file.tensors)
+    for tensor in fmt.tensors(models.build(row, 1)):
+        if tensor.path == "params/head/kernel" and tensor.name in tensors:
+            shape = tensors[tensor.name].shape
+            return shape[0] if tensor.layout == "linear" else shape[-1]
+    return 0
+
+
+_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def _preprocessing(file: WeightFile, fmt: str) -> dict[str, Any]:
+    """What the files beside the weights say of mean, std and interpolation."""
+    said: dict[str, Any] = {}
+    values = dict(file.preprocessor)
+    if fmt == "openai_clip":  # open_clip's
+        values = {f"image_{k}": v for k, v in file.config.get("preprocess_cfg", {}).items()}
+    for key, field in (("image_mean", "mean"), ("image_std", "std")):
+        if key in values:
+            said[field] = tuple(float(value) for value in values[key])
+    resample = values.get("resample")
+    if resample is not None:
+        if resample not in _RESAMPLE:
+            raise ValueError(
+                f"the preprocessor resizes in a way that is not supported; got resample={resample} "
+                f"in {file.path}; use 2 (bilinear) or 3 (bicubic)"
+            )
+        said["interpolation"] = _RESAMPLE[resample]
+    return said
+
+
+def _pretrained(row: ModelEntry) -> str:
+    module = importlib.import_module(f"robust_jax.weights.{row.naming}")
+    if not hasattr(module, "pretrained_path"):
+        raise ValueError(
+            f"no package holds weights of this model; got weights='pretrained' for {row.name!r}; "
+            "give a path"
+        )
+    return module.pretrained_path(row.name)
