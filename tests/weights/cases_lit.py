@@ -30,7 +30,7 @@ AUGREG = (  # names of today -> in vision_transformer, whose files LiT's are
 )
 
 
-def bert_names():
+def bert_names(depth):
     """Names in LiT's files -> of the parameters of transformers' BERT."""
     names = {
         f"{ENCODER}/embedder/embedders_{ours}_ids/embedding": f"embeddings.{theirs}.weight"
@@ -41,7 +41,7 @@ def bert_names():
         )
     }
     modules = {f"{ENCODER}/layer_norm": "embeddings.LayerNorm"}
-    for i in range(TEXT["depth"]):
+    for i in range(depth):
         layer = f"{ENCODER}/encoder_block/layer_sequence/layers_{i}"
         modules |= {f"{layer}/{ours}": f"encoder.layer.{i}.{name}" for ours, name in BERT.items()}
     for ours, theirs in modules.items():
@@ -50,27 +50,31 @@ def bert_names():
     return names
 
 
-def text_reference():
+def text_reference(fields=TEXT):
     import torch
     import transformers
 
     config = transformers.BertConfig(
-        vocab_size=TEXT["vocab_size"],
-        hidden_size=TEXT["width"],
-        num_hidden_layers=TEXT["depth"],
-        num_attention_heads=TEXT["num_heads"],
-        intermediate_size=TEXT["mlp_dim"],
-        max_position_embeddings=TEXT["max_len"],
+        vocab_size=fields["vocab_size"],
+        hidden_size=fields["width"],
+        num_hidden_layers=fields["depth"],
+        num_attention_heads=fields["num_heads"],
+        intermediate_size=fields["mlp_dim"],
+        max_position_embeddings=fields["max_len"],
         hidden_act="gelu_new",
         layer_norm_eps=1e-12,
     )
     model = transformers.BertModel(config, add_pooling_layer=False).eval()
-    state, names = model.state_dict(), bert_names()
+    state, names = model.state_dict(), bert_names(fields["depth"])
     shapes = {
         name: tuple(state[own].shape)[:: -1 if name.endswith("/kernel") else 1]
         for name, own in names.items()
     }
-    shapes |= {"txt/head/kernel": (TEXT["width"], EMBED), "txt/head/bias": (EMBED,), "t": (1,)}
+    shapes |= {
+        "txt/head/kernel": (fields["width"], fields["embed_dim"]),
+        "txt/head/bias": (fields["embed_dim"],),
+        "t": (1,),
+    }
 
     def run(tensors, tokens):
         loaded = {
