@@ -146,7 +146,7 @@ def normalise(images: jax.Array, row: ModelEntry) -> jax.Array:
 
 def stage_parameter_counts(name: str, num_classes: int = 1000) -> dict[str, int]:
     """Parameters of each stage in order, without allocating any; batch statistics do not count."""
-    model = build(name, num_classes)
+    model = build(name, num_classes, image_size=entry(name).native_size)
     variables = jax.eval_shape(model.init, jax.random.key(0), model.example_input())
     params = variables["params"]
     return {stage: _count(params.get(stage, {})) for stage in model.stage_names}

@@ -27,6 +27,8 @@ class ModelEntry:
       weights: its formats; none: train it.
       text_family: key of `TEXT_FAMILIES`; "" without a text tower.
       text_kwargs: fields of the text tower.
+      native_size: side of the images that published weights have positions for, and at which
+        parameters are counted, where that is not `input_size`.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ModelEntry:
     weights: tuple[str, ...] = ()
     text_family: str = ""
     text_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    native_size: int | None = None
 
 
 def entry_to_json(row: ModelEntry) -> dict[str, Any]:
@@ -74,10 +77,10 @@ def _vit(name: str, width: int, depth: int, patch_size: int) -> ModelEntry:
 
 
 def _dinov2(name: str, width: int) -> ModelEntry:
-    """DINOv2 (Oquab et al. 2023); its published grid is that of 518 pixels."""
+    """DINOv2 (Oquab et al. 2023), used at 224 pixels; its published grid is that of 518."""
     kwargs, weights = _transformer(width, 12, 14, layer_scale=True), ("timm", "huggingface")
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    return ModelEntry(name, "vit", kwargs, 224, mean, std, "bicubic", 256, "vit", weights)
+    row = (224, IMAGENET_MEAN, IMAGENET_STD, "bicubic", 256, "vit", weights)
+    return ModelEntry(name, "vit", kwargs, *row, native_size=518)
 
 
 def _resnet(name: str, block: str, *depths: int) -> ModelEntry:

@@ -1,5 +1,6 @@
 """Weights of transformers make a run, and the run's student goes back to transformers."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,11 +8,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tensorflow as tf
 from parity import difference
+from PIL import Image
 from runs import ROOT, command, make_folder
 from safetensors import safe_open
 
 from robust_jax import convert, weights
+from robust_jax.data import registry
 from robust_jax.method.selection import HEADS
 from robust_jax.weights.native import Heads
 
@@ -108,7 +112,8 @@ def opened(folder, make, **options):
 
 def answer(folder, model, pixels):
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
-    inputs = processor(images=list(pixels), return_tensors="pt").pixel_values
+    whole = {"do_resize": False, "do_center_crop": False}
+    inputs = processor(images=list(pixels), return_tensors="pt", **whole).pixel_values
     want = (pixels / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(inputs.permute(0, 2, 3, 1), want, atol=1e-5)
     with torch.no_grad():
@@ -149,6 +154,22 @@ def test_transformers_answers_as_the_head_does(workdir, pixels, expected, head, 
 
 
 NORM = "layernorm.weight"
+
+
+def test_transformers_prepares_images_as_the_run_does(workdir, tmp_path):
+    convert.convert_run(workdir, tmp_path / "out")
+    y, x = np.mgrid[:70, :50] / 10
+    smooth = np.stack([np.sin(x + y), np.cos(x - y), np.sin(2 * x)], -1)
+    image = np.uint8(127.5 + 127 * smooth)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
+    got = processor(images=[image], return_tensors="pt").pixel_values[0].permute(1, 2, 0)
+    ops = registry.build(convert._restore(workdir).ops("eval_ops"))
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    ours = ops({"image": tf.constant(file.getvalue())}, tf.zeros(2, tf.int32))["image"].numpy()
+    pixels = (np.array(got) * np.array(STD) + np.array(MEAN)) * 255
+    print(np.abs(pixels - ours).max(), np.abs(pixels - ours).mean())
+    assert np.abs(pixels - ours).max() < 3
 
 
 def test_training_mode_drops_units(workdir, pixels, tmp_path):
