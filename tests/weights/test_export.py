@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tiny_zoo
 from parity import difference
 from safetensors import safe_open
 from tiny_zoo import made_network
@@ -16,8 +17,10 @@ from robust_jax.method import budget
 from robust_jax.method.student import Student
 from robust_jax.weights import export, files, native, network, student
 
-pytest_plugins = ["tiny_zoo"]
-pytestmark = pytest.mark.usefixtures("tiny_zoo")
+
+@pytest.fixture(autouse=True)
+def zoo(monkeypatch):
+    tiny_zoo.add(monkeypatch)
 
 
 def equal(a, b):
@@ -44,7 +47,6 @@ FORMATS = [
 @pytest.mark.parametrize(("name", "form", "num_classes"), FORMATS)
 def test_every_format_to_ours_and_back(name, form, num_classes, tmp_path):
     given = made_network(name, num_classes, 64 if "vit" in name else 32)
-    # What a reader would not know is a field of the family's default; big_vision's is another.
     files.write_safetensors(tmp_path / "in.safetensors", export.to_tensors(given, form))
     read = network.read(str(tmp_path / "in.safetensors"), name)
     assert read.model.image_size == given.model.image_size
@@ -214,6 +216,7 @@ def opened(make, folder, **options):
     return found.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "num_classes"),
     [
@@ -255,6 +258,7 @@ def test_transformers_opens_what_is_written(name, make, num_classes, tmp_path):
     assert difference(found.numpy(), ours) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_resnet", "tiny_basic", "tiny_swin"])
 def test_transformers_answers_as_the_students_head(name, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")

@@ -1,10 +1,9 @@
-"""A pytest plugin: names of the zoo for networks of every family that are small enough to test."""
+"""Names of the zoo for networks of every family that are small enough to test."""
 
 import dataclasses
 
 import jax
 import numpy as np
-import pytest
 
 from robust_jax import models
 from robust_jax.weights.network import Network
@@ -26,8 +25,8 @@ TINY = {  # name -> name in the zoo, and what differs
 }
 
 
-@pytest.fixture
-def tiny_zoo(monkeypatch):
+def add(monkeypatch):
+    """Makes the names known during a test."""
     for name, (like, changes) in TINY.items():
         row = models.entry(like)
         words = {**row.text_kwargs, **WORDS} if row.text_family else {}
