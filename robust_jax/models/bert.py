@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_jax.models.attention import GELU, attend, layer_norm
+from robust_jax.models.text import check_tokens
 
 SEGMENTS = 2  # Devlin et al. 2019; LiT's texts are all of the first one
 INIT = nn.initializers.truncated_normal(0.02)  # likewise
@@ -106,16 +107,8 @@ class Bert(nn.Module):
         Returns:
           f32[b, e].
         """
-        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise ValueError(
-                f"tokens must be int32[b, n]; got {tokens.dtype}{list(tokens.shape)}; "
-                "tokenize the texts first"
-            )
+        check_tokens(tokens, self.max_len)
         length = tokens.shape[1]
-        if not 0 < length <= self.max_len:
-            raise ValueError(
-                f"the tower reads 1 to {self.max_len} tokens; got {length}; truncate the texts"
-            )
         self.param("logit_scale", nn.initializers.constant(math.log(10)), ())  # big_vision's
         pos = self.param("pos", INIT, (self.max_len, self.width))
         segment = self.param("segment", INIT, (SEGMENTS, self.width))

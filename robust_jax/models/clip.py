@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from robust_jax.models.attention import attend
 from robust_jax.models.classifier import check_head, classifier
 from robust_jax.models.resnet import BOTTLENECK_EXPANSION, batch_norm, conv
-from robust_jax.models.stages import Stage, StagedModel
+from robust_jax.models.stages import Stage, StagedModel, grouped_blocks
 
 STEM_STRIDE = 4
 
@@ -160,11 +160,7 @@ class ModifiedResNet(StagedModel):
     @property
     def blocks(self) -> dict[str, tuple[int, int]]:
         """Stage name of each residual block, in order, to its (group, number), both from 0."""
-        return {
-            f"stage{group + 1}_block{number}": (group, number)
-            for group, depth in enumerate(self.depths)
-            for number in range(depth)
-        }
+        return grouped_blocks(self.depths)
 
     @property
     def stage_names(self) -> tuple[str, ...]:

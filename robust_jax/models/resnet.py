@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_jax.models.classifier import check_head, classifier
-from robust_jax.models.stages import Stage, StagedModel
+from robust_jax.models.stages import Stage, StagedModel, grouped_blocks
 
 BLOCKS = ("basic", "bottleneck")
 BOTTLENECK_EXPANSION = 4
@@ -144,11 +144,7 @@ class ResNet(StagedModel):
     @property
     def blocks(self) -> dict[str, tuple[int, int]]:
         """Stage name of each residual block, in order, to its (group, number), both from 0."""
-        return {
-            f"stage{group + 1}_block{number}": (group, number)
-            for group, depth in enumerate(self.depths)
-            for number in range(depth)
-        }
+        return grouped_blocks(self.depths)
 
     @property
     def stage_names(self) -> tuple[str, ...]:

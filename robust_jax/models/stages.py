@@ -5,7 +5,7 @@ live under `params[S]` (and `batch_stats[S]`), so a slice is applied with those 
 stage without parameters has no entry.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
@@ -13,6 +13,15 @@ import jax
 import jax.numpy as jnp
 
 Stage = Callable[[jax.Array], jax.Array]
+
+
+def grouped_blocks(depths: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """Name of each block of a network in groups, in order, to its (group, number), both from 0."""
+    return {
+        f"stage{group + 1}_block{number}": (group, number)
+        for group, depth in enumerate(depths)
+        for number in range(depth)
+    }
 
 
 class StagedModel(nn.Module):

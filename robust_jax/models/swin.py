@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from robust_jax.models.attention import MlpBlock, layer_norm
 from robust_jax.models.classifier import check_head, classifier
-from robust_jax.models.stages import Stage, StagedModel
+from robust_jax.models.stages import Stage, StagedModel, grouped_blocks
 from robust_jax.models.windows import (
     from_windows,
     offset_index,
@@ -165,11 +165,7 @@ class Swin(StagedModel):
     @property
     def blocks(self) -> dict[str, tuple[int, int]]:
         """Name of each block, in order, to its (group, number), both from 0."""
-        return {
-            f"stage{group + 1}_block{number}": (group, number)
-            for group, depth in enumerate(self.depths)
-            for number in range(depth)
-        }
+        return grouped_blocks(self.depths)
 
     def merge_after(self, group: int, number: int) -> tuple[str, ...]:
         """The patch merging behind a block, if there is one."""

@@ -12,6 +12,20 @@ from robust_jax.models.attention import GELU, AttentionBlock, MlpBlock, layer_no
 MLP_RATIO = 4
 
 
+def check_tokens(tokens: jax.Array, longest: int) -> None:
+    """Raises ValueError for what is not int32[b, n] with n from 1 to `longest`."""
+    if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise ValueError(
+            f"tokens must be int32[b, n]; got {tokens.dtype}{list(tokens.shape)}; "
+            "tokenize the texts first"
+        )
+    if not 0 < tokens.shape[1] <= longest:
+        raise ValueError(
+            f"the tower reads 1 to {longest} tokens; got {tokens.shape[1]}; truncate the texts, "
+            "keeping the token whose feature counts"
+        )
+
+
 class TextTransformer(nn.Module):
     """Token ids int32[b, n] to text embeddings f32[b, e], not normalised (Radford et al. 2021).
 
@@ -63,17 +77,8 @@ class TextTransformer(nn.Module):
         Returns:
           f32[b, e].
         """
-        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise ValueError(
-                f"tokens must be int32[b, n]; got {tokens.dtype}{list(tokens.shape)}; "
-                "tokenize the texts first"
-            )
+        check_tokens(tokens, self.context)
         length = tokens.shape[1]
-        if not 0 < length <= self.context:
-            raise ValueError(
-                f"the tower reads 1 to {self.context} tokens; got {length}; "
-                "truncate the texts, keeping the end-of-text token"
-            )
         # Standard deviations of the initial values: Radford et al. 2021, the released code.
         normal = nn.initializers.normal
         pos = self.param("pos", normal(0.01), (self.context, self.width))

@@ -1,8 +1,9 @@
 """Tiny LiT towers: transformers' BERT with the tanh GELU and a linear map, and its ViT likewise."""
 
 import numpy as np
-from cases_vit import run_from_file, vit_model
+from cases_vit import vit_model
 from parity import Case, Reference
+from transformers_files import run_from_file
 from vit_names import DEPTH, HEADS, MLP, PATCH, WIDTH, big_vision_shapes, from_big_vision
 
 from robust_jax.models.bert import Bert

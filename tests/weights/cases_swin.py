@@ -4,11 +4,9 @@ The other implementation of the image network is that of transformers, read from
 UniCL's tensors are brought to its names. That of the text tower is torch's own encoder.
 """
 
-import pathlib
-import tempfile
-
 import numpy as np
 from parity import Case, Reference
+from transformers_files import run_from_file, written
 
 from robust_jax.models.swin import Swin
 from robust_jax.models.text import TextTransformer
@@ -41,37 +39,11 @@ def huggingface_model(classifier=True, **fields):
     return make(transformers.SwinConfig(**{**tiny, **fields}))
 
 
-def written(model):
-    """Shapes in the file of a model by their names, which are not those in memory."""
-    from safetensors import safe_open
-
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        with safe_open(pathlib.Path(folder) / "model.safetensors", "np") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
-def run_from_file(model, tensors, images):
-    """Answers of a model that is read from a file with these tensors."""
-    import torch
-    from safetensors.numpy import save_file
-
-    with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)
-        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        save_file(contiguous, pathlib.Path(folder) / "model.safetensors", {"format": "pt"})
-        read, info = type(model).from_pretrained(folder, output_loading_info=True)
-    wrong = {key: value for key, value in info.items() if value}
-    if wrong:
-        raise ValueError(f"transformers did not read every tensor; got {wrong}")
-    with torch.no_grad():
-        answer = read.eval()(torch.tensor(images))
-    return (answer.logits if "logits" in answer else answer.pooler_output).numpy()
-
-
 def huggingface():
     model = huggingface_model()
-    return Reference(written(model), lambda tensors, x: run_from_file(model, tensors, x))
+    return Reference(
+        written(model), lambda tensors, x: run_from_file(model, tensors, x, "pooler_output")
+    )
 
 
 def packed_names(shapes):
@@ -126,7 +98,7 @@ def microsoft(head="head", step=0):
             body = {timm_layer(n, -step): a for n, a in tensors.items() if n not in heads}
             state = {f"swin.{n}": a for n, a in unpacked(body).items()}
             state |= {n.replace(head, "classifier"): a for n, a in heads.items()}
-            return run_from_file(model, state, images)
+            return run_from_file(model, state, images, "pooler_output")
 
         return Reference(shapes, run)
 
@@ -141,7 +113,9 @@ def unicl(tower="image_encoder.", projection="image_projection"):
 
         def run(tensors, images):
             body = {n.removeprefix(tower): a for n, a in tensors.items() if n != projection}
-            return run_from_file(model, unpacked(body), images) @ tensors[projection]
+            return (
+                run_from_file(model, unpacked(body), images, "pooler_output") @ tensors[projection]
+            )
 
         return Reference(shapes, run)
 

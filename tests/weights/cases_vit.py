@@ -5,11 +5,9 @@ are brought to its names: big_vision's network is its ViT with the tanh GELU ("g
 SigLIP before the pooling, which has no CLS token. Their position embeddings are resized by torch.
 """
 
-import pathlib
-import tempfile
-
 import numpy as np
 from parity import Case, Reference
+from transformers_files import run_from_file, written
 from vit_names import (
     CLASSES,
     DEPTH,
@@ -57,34 +55,6 @@ def siglip_model(image_size):
     fields = {**FIELDS, "image_size": image_size, "intermediate_size": MLP}
     config = transformers.SiglipVisionConfig(**fields, vision_use_head=False)
     return transformers.SiglipVisionModel(config)
-
-
-def written(model):
-    """Shapes in the file of a model by their names, which are not those in memory."""
-    from safetensors import safe_open
-
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        with safe_open(pathlib.Path(folder) / "model.safetensors", "np") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
-def run_from_file(model, tensors, images, **arguments):
-    """Answers of a model that is read from a file with these tensors: logits, or all tokens."""
-    import torch
-    from safetensors.numpy import save_file
-
-    with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)
-        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        save_file(contiguous, pathlib.Path(folder) / "model.safetensors", {"format": "pt"})
-        read, info = type(model).from_pretrained(folder, output_loading_info=True)
-    wrong = {key: value for key, value in info.items() if value}
-    if wrong:
-        raise ValueError(f"transformers did not read every tensor; got {wrong}")
-    with torch.no_grad():
-        answer = read.eval()(torch.tensor(images), **arguments)
-    return (answer.logits if "logits" in answer else answer.last_hidden_state).numpy()
 
 
 def resized(table, side, num_cls, **how):

@@ -1,4 +1,4 @@
-"""Networks in every format and back, what transformers makes of them, and students of every kind."""
+"""Networks in every format and back, students, and what transformers makes of both."""
 
 import dataclasses
 import json

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import parity
 import pytest
+import transformers_files
 
 from robust_jax.models.swin import Swin
 from robust_jax.weights import loading
@@ -23,10 +24,10 @@ def test_swin_tiny_at_224_equals_transformers():
         image_size=224,
         num_labels=1000,
     )
-    shapes = cases_swin.written(full)
+    shapes = transformers_files.written(full)
     tensors = {name: parity.made(name, shape) for name, shape in shapes.items()}
     images = np.random.RandomState(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    want = cases_swin.run_from_file(full, tensors, images)
+    want = transformers_files.run_from_file(full, tensors, images)
 
     model = Swin(num_classes=1000, image_size=224)
     variables, report = loading.load_tensors(tensors, FORMATS["huggingface"], model)

@@ -7,6 +7,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 import pytest
+import transformers_files
 from vit_names import DEPTH, HEADS, WIDTH
 
 from robust_jax import models
@@ -143,7 +144,7 @@ def test_huggingface_files_of_the_network_alone_are_read():
 def test_the_names_are_those_that_transformers_writes(make):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    whole = cases_vit.written(getattr(transformers, make)(cases_vit.vit_model(32).config))
+    whole = transformers_files.written(getattr(transformers, make)(cases_vit.vit_model(32).config))
     model, fmt = cases_vit.vit(32), FORMATS["huggingface"]
     rows = {row.name for row in fmt.tensors(model)}
     if make == "ViTModel":
@@ -160,7 +161,9 @@ def test_the_names_are_those_that_transformers_writes(make):
 def test_the_names_of_dinov2_are_those_that_transformers_writes(make):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    whole = cases_vit.written(getattr(transformers, make)(cases_vit.dinov2_model(32).config))
+    whole = transformers_files.written(
+        getattr(transformers, make)(cases_vit.dinov2_model(32).config)
+    )
     model, fmt = cases_vit.vit(32, layer_scale=True), FORMATS["huggingface"]
     zeros = {name: np.zeros(shape, np.float32) for name, shape in whole.items()}
     spelled = fmt.rename(zeros).keys()

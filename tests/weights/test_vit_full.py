@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import parity
 import pytest
+import transformers_files
 
 from robust_jax import models
 from robust_jax.weights import loading
@@ -24,10 +25,10 @@ def test_vit_b16_at_224_equals_transformers():
         patch_size=16,
         num_labels=1000,
     )
-    shapes = cases_vit.written(full)
+    shapes = transformers_files.written(full)
     tensors = {name: parity.made(name, shape) for name, shape in shapes.items()}
     images = np.random.RandomState(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    want = cases_vit.run_from_file(full, tensors, images)
+    want = transformers_files.run_from_file(full, tensors, images)
 
     model = models.build("vit_b16", 1000)
     variables, report = loading.load_tensors(tensors, FORMATS["huggingface"], model)

@@ -20,7 +20,10 @@ TINY = {  # name -> name in the zoo, and what differs
     ),
     "tiny_resnet": ("resnet50", {"depths": (1, 1), "base_width": 8}),
     "tiny_basic": ("resnet18", {"depths": (1, 2), "base_width": 8}),
-    "tiny_swin": ("swin_tiny", {"embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "window": 2}),
+    "tiny_swin": (
+        "swin_tiny",
+        {"embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "window": 2},
+    ),
     "tiny_efficientnet": ("efficientnet_lite0", {}),
 }
 
