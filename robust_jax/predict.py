@@ -13,8 +13,6 @@ import jax
 import numpy as np
 from etils import epath
 
-from robust_jax import config as config_lib
-from robust_jax import models, sharding, writers
 from robust_jax.data.images import decode_image
 from robust_jax.method.calibration import Calibration
 from robust_jax.method.selection import HEADS, predict
@@ -59,22 +57,8 @@ class RobustClassifier:
           ValueError: when the directory holds no finished run, or the head does not fit.
         """
         workdir = epath.Path(workdir)
-        flat = writers.read_json(workdir / "config.json")
-        dataset = writers.read_json(workdir / "dataset.json")
-        entries = writers.read_json(workdir / "networks.json")
-        if flat is None or dataset is None or entries is None:
-            raise ValueError(
-                f"no run in this directory; got {workdir}; give the --workdir of a finished "
-                "`python -m robust_jax.main`"
-            )
-        self.class_names: tuple[str, ...] = tuple(dataset["classes"])
-        networks = Networks(
-            config_lib.unflatten(flat),
-            workdir,
-            self.class_names,
-            {name: models.entry_from_json(values) for name, values in entries.items()},
-        )
-        networks.mesh = sharding.make_mesh(jax.local_devices()[:1])  # batches are small
+        networks = Networks.restore(workdir)
+        self.class_names = networks.class_names
         # The model has one size; the evaluation ops of a run may rely on its data having it.
         self._ops = networks.ops("eval_ops") + f"|resize({networks.image_size})"
         self._selection = routing.selection_config(networks, "ours")

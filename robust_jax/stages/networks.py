@@ -7,7 +7,8 @@ import jax
 import ml_collections
 from etils import epath
 
-from robust_jax import checkpoint, models, sharding, weights
+from robust_jax import checkpoint, models, sharding, weights, writers
+from robust_jax import config as config_lib
 from robust_jax.method import budget
 from robust_jax.method.student import Student
 
@@ -45,10 +46,36 @@ class Networks:
         self.student_model = self._build(self.student_entry, config.student.dtype, head)
         self.teacher_model = self._build(self.teacher_entry, config.teacher.dtype, "linear")
 
+    @classmethod
+    def restore(cls, workdir: epath.PathLike) -> "Networks":
+        """Returns the networks of a run that has begun, for one device.
+
+        Raises:
+          ValueError: when the directory holds no run.
+        """
+        path = epath.Path(workdir)
+        names = ("config.json", "dataset.json", "networks.json")
+        flat, dataset, entries = (writers.read_json(path / name) for name in names)
+        if flat is None or dataset is None or entries is None:
+            raise ValueError(
+                f"no run in this directory; got {path}; give the --workdir of a finished "
+                "`python -m robust_jax.main`"
+            )
+        found = cls(
+            config_lib.unflatten(flat),
+            path,
+            tuple(dataset["classes"]),
+            {name: models.entry_from_json(values) for name, values in entries.items()},
+        )
+        found.mesh = sharding.make_mesh(jax.local_devices()[:1])  # batches are small
+        return found
+
     def with_classes(self, class_names: tuple[str, ...]) -> "Networks":
         """Returns the same networks for other classes; only a cosine classifier can take them."""
         entries = {"student": self.student_entry, "teacher": self.teacher_entry}
-        return Networks(self.config, self.workdir, class_names, entries)
+        found = Networks(self.config, self.workdir, class_names, entries)
+        found.mesh = self.mesh
+        return found
 
     def _entry(self, section: ml_collections.ConfigDict) -> models.ModelEntry:
         if section.weights:

@@ -53,7 +53,7 @@ class Found:
         Raises:
           ValueError: for missing, additional or misshaped tensors, listing both sides.
         """
-        fmt = formats(self.entry)[self.format]
+        fmt = _format(self.entry, self.format)
         text = models.build_text(self.entry) if self.entry.text_family else None
         try:
             return loading.load_tensors(
@@ -83,6 +83,10 @@ def find(path: str, name: str) -> Found:
     """
     row = models.entry(name)
     known = formats(row)
+    native = _native()
+    about = native.metadata(path)
+    if about.get("format") == native.NAME:
+        return _find_native(path, name, native.build(about, 1)[0])
     if not known:
         raise ValueError(
             f"there are no weights for this model; got {path!r} for {row.name!r}; train it, or "
@@ -114,6 +118,27 @@ def find(path: str, name: str) -> Found:
     return Found(row, best, file, _num_classes(fmt, row, file))
 
 
+def _native() -> Any:
+    return importlib.import_module("robust_jax.weights.native")  # it imports this package
+
+
+def _format(row: ModelEntry, name: str) -> Format:
+    native = _native()
+    return native.FORMAT if name == native.NAME else formats(row)[name]
+
+
+def _find_native(path: str, name: str, row: ModelEntry) -> Found:
+    """Recognises a file that `robust_jax.convert` wrote in our own format."""
+    if row.name != name:
+        raise ValueError(
+            f"these weights are of another model; got {path!r}, of {row.name!r}, for {name!r}; "
+            f"use {row.name!r}"
+        )
+    file = read(path)
+    kernel = file.tensors.get(f"{loading.HEAD}kernel")
+    return Found(row, _native().NAME, file, 0 if kernel is None else kernel.shape[-1])
+
+
 def load_text_tower(name: str, path: str) -> tuple[nn.Module, dict[str, Any]]:
     """Builds and fills the text tower of a model.
 
@@ -131,7 +156,7 @@ def load_text_tower(name: str, path: str) -> tuple[nn.Module, dict[str, Any]]:
     tower = models.build_text(found.entry)
     variables, _ = loading.load_text(
         found.file.tensors,
-        formats(found.entry)[found.format],
+        _format(found.entry, found.format),
         tower,
         model=models.build(found.entry, max(1, found.num_classes)),
     )

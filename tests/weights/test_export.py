@@ -1,20 +1,16 @@
-"""Networks in every format and back, students, and what transformers makes of both."""
+"""Networks in every format and back, and students of every kind."""
 
 import dataclasses
 import json
-import sys
 
 import jax
 import numpy as np
 import pytest
 import tiny_zoo
-from parity import difference
 from safetensors import safe_open
-from tiny_zoo import made_network
+from tiny_zoo import made_network, made_student
 
 from robust_jax import models, weights
-from robust_jax.method import budget
-from robust_jax.method.student import Student
 from robust_jax.weights import export, files, native, network, student
 
 
@@ -140,26 +136,6 @@ def test_files_of_our_own_are_checked(tmp_path):
         network.read(path)
 
 
-def made_student(given, share="tail", part=0.3):
-    """A student whose heads are random, and its trees."""
-    model, row, frozen = given.model, given.entry, given.variables
-    count = 10
-    total = sum(leaf.size for leaf in jax.tree.leaves(frozen["params"]))
-    plan = budget.resolve(
-        model,
-        frozen["params"],
-        round(part * total),
-        num_classes=count,
-        heads_share=0.4,
-        share=share,
-    )
-    made = Student(model, row, plan, count, ("clean", "unclean", "combined"), share, 0.25)
-    tuned = jax.device_get(made.init(jax.random.key(0), frozen))
-    rng = np.random.default_rng(5)
-    shaken = jax.tree.map(lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(a.dtype), tuned)
-    return made, frozen, shaken
-
-
 @pytest.mark.parametrize("share", ["tail", "none"])
 @pytest.mark.parametrize("part", [0.3, 0.9])
 def test_heads_come_back_as_they_were(share, part, tmp_path):
@@ -208,78 +184,6 @@ def test_a_zero_shot_student_needs_no_code(tmp_path):
     read = weights.find(str(tmp_path), "tiny_clip").load(model, classifier="new")[0]["params"]
     equal(read["norm"], tuned["shared"]["tail"]["norm"])
     equal(read["embed"], frozen["params"]["embed"])
-
-
-def opened(make, folder, **options):
-    found, info = make.from_pretrained(folder, output_loading_info=True, **options)
-    assert not any(info.values()), info
-    return found.eval()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "make", "num_classes"),
-    [
-        ("tiny_vit", "ViTForImageClassification", 7),
-        ("tiny_dinov2", "Dinov2Model", 0),
-        ("tiny_clip", "CLIPModel", 0),
-        ("tiny_resnet", "ResNetForImageClassification", 7),
-        ("tiny_basic", "ResNetForImageClassification", 7),
-        ("tiny_swin", "SwinForImageClassification", 7),
-    ],
-)
-def test_transformers_opens_what_is_written(name, make, num_classes, tmp_path):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    given = made_network(name, num_classes)
-    assert export.write(tmp_path, given, "huggingface") == []
-    auto = "AutoModelForImageClassification" if num_classes else "AutoModel"
-    model = opened(getattr(transformers, auto), tmp_path)
-    assert type(model).__name__ == make
-    x = np.random.default_rng(3).standard_normal((2, 32, 32, 3)).astype(np.float32)
-    images = torch.tensor(x.transpose(0, 3, 1, 2))
-    variables = given.variables
-    if not num_classes:
-        variables = {"params": {**variables["params"], "head": {}}}
-    ours = given.model.apply(variables, x, stop=None if num_classes else "head")
-    with torch.no_grad():
-        if make == "CLIPModel":
-            found = model.get_image_features(images)
-            tower, words = given.text
-            tokens = np.array([[3, 5, 39, 0], [7, 39, 0, 0]])
-            text = model.get_text_features(torch.tensor(tokens))
-            text = getattr(text, "pooler_output", text)
-            assert difference(text.numpy(), tower.apply(words, tokens)) < 1e-4
-            found = getattr(found, "pooler_output", found)
-        elif make == "Dinov2Model":
-            found = model(images).last_hidden_state[:, 0]
-        else:
-            found = model(images).logits
-    assert difference(found.numpy(), ours) < 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny_resnet", "tiny_basic", "tiny_swin"])
-def test_transformers_answers_as_the_students_head(name, tmp_path, monkeypatch):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    from transformers import dynamic_module_utils
-
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    made, frozen, tuned = made_student(made_network(name), part=0.6)
-    assert made.plan.adapter_width and made.plan.freed
-    out = tmp_path / "out"
-    student.write(out, made, frozen, tuned, head="combined", class_names="abcdefghij")
-    model = opened(transformers.AutoModelForImageClassification, out, trust_remote_code=True)
-    assert type(model).__name__.startswith("Robust")
-    pixels = np.random.default_rng(3).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    x = np.asarray(models.normalise(pixels, made.entry)).transpose(0, 3, 1, 2)
-    ours = made.tail(frozen, tuned, made.trunk(frozen, pixels))
-    with torch.no_grad():
-        found = model(torch.tensor(x)).logits.numpy()
-    assert difference(found, ours["combined"]) < 1e-4
-    assert difference(found, ours["clean"]) > 1e-2
 
 
 def test_the_file_is_marked_for_transformers(tmp_path):

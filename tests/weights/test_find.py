@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robust_jax import models, weights
-from robust_jax.weights import files, loading
+from robust_jax.weights import export, files, loading, network
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,19 @@ def test_what_lies_beside_the_file_decides_preprocessing_and_network(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"resample": 1}))
     with pytest.raises(ValueError, match=r"not supported; got resample=1 in"):
         weights.find(str(tmp_path), "vit_ti16")
+
+
+def test_files_of_our_own_are_weights_too(tmp_path):
+    model = models.build("resnet20", 5, image_size=24)
+    variables = jax.device_get(model.init(jax.random.key(0), model.example_input()))
+    row = models.entry("resnet20")
+    export.write(tmp_path / "own", network.Network(row, model, variables), "robust_jax")
+    found = weights.find(str(tmp_path / "own"), "resnet20")
+    assert (found.entry, found.format, found.num_classes) == (row, "robust_jax", 5)
+    got, _ = found.load(models.build(found.entry, 5))
+    jax.tree.map(np.testing.assert_array_equal, got, variables)
+    with pytest.raises(ValueError, match=r"another model; got .*own', of 'resnet20', for 'resnet1"):
+        weights.find(str(tmp_path / "own"), "resnet18")
 
 
 def test_models_without_weights():

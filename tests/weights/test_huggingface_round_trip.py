@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
 
+NORM = "layernorm.weight"
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 OPTIONS = (
     "--config.student.name=vit_ti16",
@@ -153,9 +154,6 @@ def test_transformers_answers_as_the_head_does(workdir, pixels, expected, head, 
             np.testing.assert_array_equal(weight.detach(), file.get_tensor(f"vit.{NORM}"))
 
 
-NORM = "layernorm.weight"
-
-
 def test_transformers_prepares_images_as_the_run_does(workdir, tmp_path):
     convert.convert_run(workdir, tmp_path / "out")
     y, x = np.mgrid[:70, :50] / 10
@@ -167,9 +165,9 @@ def test_transformers_prepares_images_as_the_run_does(workdir, tmp_path):
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     ours = ops({"image": tf.constant(file.getvalue())}, tf.zeros(2, tf.int32))["image"].numpy()
-    pixels = (np.array(got) * np.array(STD) + np.array(MEAN)) * 255
-    print(np.abs(pixels - ours).max(), np.abs(pixels - ours).mean())
-    assert np.abs(pixels - ours).max() < 3
+    pixels = (got.numpy() * np.array(STD) + np.array(MEAN)) * 255
+    # Pillow rounds the resized image, and TensorFlow does not.
+    assert np.abs(pixels - ours).max() < 1.5
 
 
 def test_training_mode_drops_units(workdir, pixels, tmp_path):

@@ -1,4 +1,4 @@
-"""Names of the zoo for networks of every family that are small enough to test."""
+"""Networks of every family that are small enough to test, and students made of them."""
 
 import dataclasses
 
@@ -6,6 +6,8 @@ import jax
 import numpy as np
 
 from robust_jax import models
+from robust_jax.method import budget
+from robust_jax.method.student import Student
 from robust_jax.weights.network import Network
 
 VIT = {"width": 32, "depth": 2, "num_heads": 2, "mlp_dim": 64, "patch_size": 8}
@@ -68,3 +70,23 @@ def made_network(name, num_classes=10, image_size=32, seed=0, text=True, **field
     words = (tower, filled(tower, np.zeros((1, 3), np.int32))) if tower else None
     network = Network(row, model, filled(model, model.example_input()), words)
     return network if num_classes else network.without_classifier()
+
+
+def made_student(given, share="tail", part=0.3):
+    """A student whose heads are random, and its trees."""
+    model, row, frozen = given.model, given.entry, given.variables
+    count = 10
+    total = sum(leaf.size for leaf in jax.tree.leaves(frozen["params"]))
+    plan = budget.resolve(
+        model,
+        frozen["params"],
+        round(part * total),
+        num_classes=count,
+        heads_share=0.4,
+        share=share,
+    )
+    made = Student(model, row, plan, count, ("clean", "unclean", "combined"), share, 0.25)
+    tuned = jax.device_get(made.init(jax.random.key(0), frozen))
+    rng = np.random.default_rng(5)
+    shaken = jax.tree.map(lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(a.dtype), tuned)
+    return made, frozen, shaken
