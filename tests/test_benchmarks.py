@@ -21,3 +21,22 @@ def test_steps_prints_a_table_and_writes_json(tmp_path):
     }
     assert [row["step"] for row in said["rows"]] == ["full", "split", "cached"]
     assert said["rows"][1]["gflop"] < said["rows"][0]["gflop"]
+
+
+def test_augment_prints_a_table_and_writes_json(tmp_path):
+    file = tmp_path / "augment.json"
+    options = ["--quick", "--rounds", "1", "--json", str(file)]
+    command = [sys.executable, "benchmarks/augment.py", *options]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "augmix, pipeline" in found.stdout
+    said = json.loads(file.read_text())
+    assert set(said) == {"machine", "rows", "ratios"}
+    rate = {(row["way"], row["size"]): row["images_per_second"] for row in said["rows"]}
+    assert min(rate.values()) > 0
+    ways = ("augmix, pil", "augmix, pipeline", "augmix, jax", "noise2net, jax")
+    assert set(rate) == {(way, size) for way in ways for size in (224, 32)}
+    for size in (224, 32):
+        ratio = rate["augmix, pipeline", size] / rate["augmix, pil", size]
+        assert said["ratios"][f"augmix_speedup_over_pil_{size}"] == ratio
+    assert len(said["ratios"]) == 2
