@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ VIEWS, QUICK_VIEWS = {224: 256, 32: 4096}, {224: 16, 32: 64}
 DISTORTED, QUICK_DISTORTED = {224: 8, 32: 128}, {224: 4, 32: 4}
 CORES = 2
 _IMAGES = 16
+_BATCHES = 16  # of one measurement: small enough for the cores to finish together
 
 
+@lru_cache
 def photographs(size: int) -> np.ndarray:
     """Crops of a photograph, uint8[16, size, size, 3]."""
     from sklearn.datasets import load_sample_image
@@ -73,15 +75,15 @@ def pil_augmix(image: np.ndarray, severity: float, rng: np.random.Generator) -> 
     return np.round((1 - mixing) * image + mixing * mixed).astype(np.uint8)
 
 
-def _pil_views(images: np.ndarray, severity: float, count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+def _pil_views(size: int, count: int, seed: int) -> None:
+    images, rng = photographs(size), np.random.default_rng(seed)
     for i in range(count):
-        pil_augmix(images[i % len(images)], severity, rng)
+        pil_augmix(images[i % len(images)], SEVERITIES[size], rng)
 
 
-def time_pil(pool: Any, images: np.ndarray, severity: float, views: int) -> float:
+def time_pil(pool: Any, size: int, views: int) -> float:
     """Seconds in which the processes of `pool` make so many views."""
-    tasks = [(images, severity, views // CORES, seed) for seed in range(CORES)]
+    tasks = [(size, views // _BATCHES, seed) for seed in range(_BATCHES)]
     began = time.perf_counter()
     pool.starmap(_pil_views, tasks, chunksize=1)
     return time.perf_counter() - began
@@ -94,8 +96,8 @@ def time_pipeline(images: np.ndarray, severity: float, views: int) -> float:
     source = sources.from_arrays(images, np.arange(len(images)) % 2)
     ops = {"image": f"augmix(severity={severity})"}
     elements = pipeline.Elements(source, "", ops, seed=0)
-    steps = 1 + views // _IMAGES
-    batches = pipeline.train_batches(elements, batch_size=_IMAGES, start_step=0, num_steps=steps)
+    settings = {"batch_size": views // _BATCHES, "num_steps": 1 + _BATCHES}
+    batches = pipeline.train_batches(elements, start_step=0, **settings)
     next(batches)  # with the compilation
     began = time.perf_counter()
     for _ in batches:
@@ -130,7 +132,7 @@ def measure(pool: Any, size: int, views: int, distorted: int, rounds: int) -> li
     images, severity = photographs(size), SEVERITIES[size]
     augmix, noise2net = jax_function("augmix", severity), jax_function("noise2net", severity)
     ways: dict[str, tuple[int, Callable[[], float]]] = {
-        "augmix, pil": (views, lambda: time_pil(pool, images, severity, views)),
+        "augmix, pil": (views, lambda: time_pil(pool, size, views)),
         "augmix, pipeline": (views, lambda: time_pipeline(images, severity, views)),
         "augmix, jax": (views, lambda: time_jax(augmix, images, views)),
         "noise2net, jax": (distorted, lambda: time_jax(noise2net, images, distorted)),
