@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from robust_jax.stages.networks import Networks
 
 # JAX is imported where it is needed: --help must not wait for it.
-RUN_FILES = ("config.json", "dataset.json", "networks.json")
 STAGES = ("pretrain", "distill")  # that a run must have finished
 
 
@@ -119,6 +118,8 @@ def _new_directory(target: str | os.PathLike[str]) -> Path:
 
 def _is_run(source: str) -> bool:
     from etils import epath
+
+    from robust_jax.stages.networks import RUN_FILES
 
     if source.startswith("hf://"):
         return False

@@ -15,6 +15,7 @@ from robust_jax.augment import augmix_ops
 from robust_jax.augment.augmix_ops import OPS, OVERLAPPING_OPS
 from robust_jax.augment.batching import check_images, each_image
 from robust_jax.augment.pixels import pack, unpack
+from robust_jax.augment.settings import check_settings
 
 
 class Draws(NamedTuple):
@@ -48,7 +49,7 @@ def draw(
       alpha: chains are weighted by Dirichlet(alpha, ...), mixed in by Beta(alpha, alpha); above 0.
       all_ops: adds the operations that overlap with ImageNet-C.
     """
-    _check(severity, width, depth, alpha)
+    check_settings(severity, width, depth, alpha)
     longest = 3 if depth == -1 else depth
     steps = width * longest
     parts = np.cumsum([steps, steps, steps, width, width])
@@ -137,20 +138,3 @@ def augmix(
     check_images(images, keys, jnp.uint8)
     draws = draw(keys, severity=severity, width=width, depth=depth, alpha=alpha, all_ops=all_ops)
     return mix(images, draws, all_ops=all_ops)
-
-
-def _check(severity: float, width: int, depth: int, alpha: float) -> None:
-    if not 0 < severity <= 10:
-        raise ValueError(
-            f"AugMix severity is out of range; got {severity}; use a number in (0, 10], "
-            "such as 3 (CIFAR) or 1 (ImageNet)"
-        )
-    if width < 1:
-        raise ValueError(f"AugMix width is out of range; got {width}; use 1 or more chains")
-    if depth < 1 and depth != -1:
-        raise ValueError(
-            f"AugMix depth is out of range; got {depth}; use 1 or more operations, or -1 to draw "
-            "1, 2 or 3"
-        )
-    if not alpha > 0:
-        raise ValueError(f"AugMix alpha is out of range; got {alpha}; use a number above 0")

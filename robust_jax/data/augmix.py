@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from robust_jax.augment.settings import check_settings
 from robust_jax.data.augmix_ops import OPS, OVERLAPPING_OPS, Op
 from robust_jax.data.registry import Features, register
 from robust_jax.data.registry import Op as DataOp
@@ -131,20 +132,7 @@ def augmix(
     Returns:
       fn(features, seed: int32[2]) -> features, on features["image"], uint8[h, w, 3].
     """
-    if not 0 < severity <= 10:
-        raise ValueError(
-            f"AugMix severity is out of range; got {severity}; use a number in (0, 10], "
-            "such as 3 (CIFAR) or 1 (ImageNet)"
-        )
-    if width < 1:
-        raise ValueError(f"AugMix width is out of range; got {width}; use 1 or more chains")
-    if depth < 1 and depth != -1:
-        raise ValueError(
-            f"AugMix depth is out of range; got {depth}; use 1 or more operations, or -1 to draw "
-            "1, 2 or 3"
-        )
-    if not alpha > 0:
-        raise ValueError(f"AugMix alpha is out of range; got {alpha}; use a number above 0")
+    check_settings(severity, width, depth, alpha)
     ops = list((OPS | OVERLAPPING_OPS if all_ops else OPS).values())
 
     @tf.function(jit_compile=True, autograph=False)

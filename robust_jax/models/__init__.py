@@ -25,6 +25,7 @@ __all__ = [
     "entry_to_json",
     "normalise",
     "parameter_count",
+    "shapes",
     "stage_parameter_counts",
     "text_parameter_count",
 ]
@@ -144,11 +145,15 @@ def normalise(images: jax.Array, row: ModelEntry) -> jax.Array:
     return (pixels - jnp.asarray(row.mean)) / jnp.asarray(row.std)
 
 
+def shapes(module: Any) -> dict[str, Any]:
+    """The shapes of the variables of a network or a text tower, without allocating any."""
+    return jax.eval_shape(module.init, jax.random.key(0), module.example_input())
+
+
 def stage_parameter_counts(name: str, num_classes: int = 1000) -> dict[str, int]:
     """Parameters of each stage in order, without allocating any; batch statistics do not count."""
     model = build(name, num_classes, image_size=entry(name).native_size)
-    variables = jax.eval_shape(model.init, jax.random.key(0), model.example_input())
-    params = variables["params"]
+    params = shapes(model)["params"]
     return {stage: _count(params.get(stage, {})) for stage in model.stage_names}
 
 
@@ -156,8 +161,7 @@ def text_parameter_count(name: str) -> int:
     """Parameters of a model's text tower, without allocating any; 0 if it has none."""
     if not entry(name).text_family:
         return 0
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    return _count(jax.eval_shape(build_text(name).init, jax.random.key(0), tokens))
+    return _count(shapes(build_text(name)))
 
 
 def parameter_count(name: str, num_classes: int = 1000) -> int:

@@ -17,6 +17,15 @@ GELU: dict[str, Callable[[jax.Array], jax.Array]] = {
 LAYER_SCALE = 1e-5  # initial value, CaiT (Touvron et al. 2021)
 
 
+def check_heads(width: int, num_heads: int) -> None:
+    """Raises ValueError where the channels cannot be shared among the heads."""
+    if width % num_heads:
+        raise ValueError(
+            f"heads must share the width evenly; got width={width}, num_heads={num_heads}; use a "
+            "divisor of the width"
+        )
+
+
 def layer_norm(name: str, eps: float, dtype: Any) -> nn.LayerNorm:
     """Layer norm computed in f32 and returned in `dtype`."""
     # The one-pass variance loses the small spread of activations with a large mean.

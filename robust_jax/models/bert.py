@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from robust_jax.models.attention import GELU, attend, layer_norm
+from robust_jax.models.attention import GELU, attend, check_heads, layer_norm
 from robust_jax.models.text import check_tokens
 
 SEGMENTS = 2  # Devlin et al. 2019; LiT's texts are all of the first one
@@ -81,11 +81,7 @@ class Bert(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"heads must share the width evenly; got width={self.width}, "
-                f"num_heads={self.num_heads}; use a divisor of the width"
-            )
+        check_heads(self.width, self.num_heads)
         if not 0 < self.context <= self.max_len:
             raise ValueError(
                 f"the context must have positions; got context={self.context}, "

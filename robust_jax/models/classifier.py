@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from robust_jax.models.stages import check_choice
+
 HEADS = ("linear", "cosine")
 
 
@@ -35,8 +37,7 @@ def unit_length(x: jax.Array) -> jax.Array:
 
 def check_head(kind: str) -> None:
     """Raises ValueError for a kind of classifier that there is not."""
-    if kind not in HEADS:
-        raise ValueError(f"unknown head; got {kind!r}; use one of {', '.join(HEADS)}")
+    check_choice("head", kind, HEADS)
 
 
 def classifier(kind: str, num_classes: int, name: str) -> nn.Module:

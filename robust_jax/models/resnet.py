@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_jax.models.classifier import check_head, classifier
-from robust_jax.models.stages import Stage, StagedModel, grouped_blocks
+from robust_jax.models.stages import Stage, StagedModel, check_choice, grouped_blocks
 
 BLOCKS = ("basic", "bottleneck")
 BOTTLENECK_EXPANSION = 4
@@ -124,12 +124,8 @@ class ResNet(StagedModel):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        for field, value, known in (
-            ("block", self.block, BLOCKS),
-            ("stem", self.stem, tuple(STEMS)),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {field}; got {value!r}; use one of {', '.join(known)}")
+        check_choice("block", self.block, BLOCKS)
+        check_choice("stem", self.stem, STEMS)
         if self.image_size < 1:
             raise ValueError(f"images need pixels; got image_size={self.image_size}; use 32 or 224")
         check_head(self.head)

@@ -5,7 +5,7 @@ live under `params[S]` (and `batch_stats[S]`), so a slice is applied with those 
 stage without parameters has no entry.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
@@ -13,6 +13,13 @@ import jax
 import jax.numpy as jnp
 
 Stage = Callable[[jax.Array], jax.Array]
+
+
+def check_choice(field: str, value: str, known: Iterable[str]) -> None:
+    """Raises ValueError for a value that is not among the known ones."""
+    known = tuple(known)
+    if value not in known:
+        raise ValueError(f"unknown {field}; got {value!r}; use one of {', '.join(known)}")
 
 
 def grouped_blocks(depths: Sequence[int]) -> dict[str, tuple[int, int]]:

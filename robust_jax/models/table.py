@@ -45,6 +45,10 @@ class ModelEntry:
     text_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     native_size: int | None = None
 
+    def shorter_side(self, image_size: int) -> int:
+        """What the shorter side of an image becomes before the central crop of `image_size`."""
+        return max(image_size, round(self.resize * image_size / self.input_size))
+
 
 def entry_to_json(row: ModelEntry) -> dict[str, Any]:
     """Returns an entry as plain values."""

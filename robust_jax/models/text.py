@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from robust_jax.models.attention import GELU, AttentionBlock, MlpBlock, layer_norm
+from robust_jax.models.attention import GELU, AttentionBlock, MlpBlock, check_heads, layer_norm
+from robust_jax.models.stages import check_choice
 
 MLP_RATIO = 4
 
@@ -53,13 +54,8 @@ class TextTransformer(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"heads must share the width evenly; got width={self.width}, "
-                f"num_heads={self.num_heads}; use a divisor of the width"
-            )
-        if self.gelu not in GELU:
-            raise ValueError(f"unknown gelu; got {self.gelu!r}; use one of {', '.join(GELU)}")
+        check_heads(self.width, self.num_heads)
+        check_choice("gelu", self.gelu, GELU)
         super().__post_init__()
 
     def example_input(self) -> jax.Array:

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from robust_jax.models.attention import GELU, AttentionBlock, MlpBlock, layer_norm
+from robust_jax.models.attention import GELU, AttentionBlock, MlpBlock, check_heads, layer_norm
 from robust_jax.models.classifier import check_head, classifier
-from robust_jax.models.stages import Stage, StagedModel
+from robust_jax.models.stages import Stage, StagedModel, check_choice
 
 POOLS = ("cls", "gap")
 
@@ -100,16 +100,11 @@ class ViT(StagedModel):
                 f"the image must hold whole patches; got image_size={size} with patches of "
                 f"{patch}x{patch}; use a multiple of {patch}, such as {nearest}"
             )
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"heads must share the width evenly; got width={self.width}, "
-                f"num_heads={self.num_heads}; use a divisor of the width"
-            )
+        check_heads(self.width, self.num_heads)
         if self.depth < 1:
             raise ValueError(f"a ViT needs a block; got depth={self.depth}; use 1 or more")
-        for field, value, known in (("pool", self.pool, POOLS), ("gelu", self.gelu, tuple(GELU))):
-            if value not in known:
-                raise ValueError(f"unknown {field}; got {value!r}; use one of {', '.join(known)}")
+        check_choice("pool", self.pool, POOLS)
+        check_choice("gelu", self.gelu, GELU)
         check_head(self.head)
         super().__post_init__()
 

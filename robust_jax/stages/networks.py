@@ -12,6 +12,8 @@ from robust_jax import config as config_lib
 from robust_jax.method import budget
 from robust_jax.method.student import Student
 
+RUN_FILES = ("config.json", "dataset.json", "networks.json")  # what makes a directory a run
+
 
 class Networks:
     """The student and the teacher of a run, and where their arrays lie."""
@@ -54,8 +56,7 @@ class Networks:
           ValueError: when the directory holds no run.
         """
         path = epath.Path(workdir)
-        names = ("config.json", "dataset.json", "networks.json")
-        flat, dataset, entries = (writers.read_json(path / name) for name in names)
+        flat, dataset, entries = (writers.read_json(path / name) for name in RUN_FILES)
         if flat is None or dataset is None or entries is None:
             raise ValueError(
                 f"no run in this directory; got {path}; give the --workdir of a finished "
@@ -97,7 +98,7 @@ class Networks:
         values = {
             "size": size,
             "pad": size // 8,
-            "resize": max(size, round(entry.resize * size / entry.input_size)),
+            "resize": entry.shorter_side(size),
             "interpolation": entry.interpolation,
         }
         text = self.config.data[key]
@@ -160,6 +161,4 @@ class Networks:
         return checkpoint.load_tree(self.workdir / path, like)
 
 
-@functools.lru_cache(maxsize=8)
-def _shapes(model: models.StagedModel) -> dict[str, Any]:
-    return jax.eval_shape(model.init, jax.random.key(0), model.example_input())
+_shapes = functools.lru_cache(maxsize=8)(models.shapes)

@@ -12,6 +12,7 @@ from robust_jax.data.pipeline import Elements, train_batches
 from robust_jax.evals import classification, metrics
 from robust_jax.method import supervised
 from robust_jax.stages import probe
+from robust_jax.stages.cache import parameter_hash
 from robust_jax.stages.context import Context
 from robust_jax.state import TrainState
 from robust_jax.zero_shot.head import ZeroShotHead
@@ -62,7 +63,7 @@ def load_weights(
         )
     variables, report = found.load(model, classifier=classifier)
     print(f"{name}: {section.weights} ({found.format}): {report}")
-    digest = weights.tensors_hash(found.file.tensors)
+    digest = parameter_hash(found.file.tensors)
     return variables, {"weights_format": found.format, "weights_hash": digest}
 
 

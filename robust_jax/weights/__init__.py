@@ -5,7 +5,6 @@ What a file needs of the network (the kind of GELU, the epsilon of its norms) an
 """
 
 import dataclasses
-import hashlib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +16,11 @@ from robust_jax import models
 from robust_jax.models import ModelEntry, StagedModel
 from robust_jax.weights import loading
 from robust_jax.weights.files import WeightFile, read
+from robust_jax.weights.layers import RESAMPLE
 from robust_jax.weights.loading import Report
-from robust_jax.weights.mapping import Format
+from robust_jax.weights.mapping import Format, Tensor
 
-__all__ = ["Found", "Report", "find", "formats", "load_text_tower"]
+__all__ = ["Found", "Report", "find", "format_of", "formats", "load_text_tower"]
 
 PRETRAINED = "pretrained"  # in place of a path: the file inside an installed package
 
@@ -53,7 +53,7 @@ class Found:
         Raises:
           ValueError: for missing, additional or misshaped tensors, listing both sides.
         """
-        fmt = _format(self.entry, self.format)
+        fmt = format_of(self)
         text = models.build_text(self.entry) if self.entry.text_family else None
         try:
             return loading.load_tensors(
@@ -81,12 +81,12 @@ def find(path: str, name: str) -> Found:
     Raises:
       ValueError: when the file cannot be read, or is not of this model's family.
     """
-    row = models.entry(name)
-    known = formats(row)
     native = _native()
     about = native.metadata(path)
     if about.get("format") == native.NAME:
         return _find_native(path, name, native.build(about, 1)[0])
+    row = models.entry(name)
+    known = formats(row)
     if not known:
         raise ValueError(
             f"there are no weights for this model; got {path!r} for {row.name!r}; train it, or "
@@ -96,10 +96,12 @@ def find(path: str, name: str) -> Found:
         path = _pretrained(row)
     file = read(path)
     # The format whose names the file has most of: each project has its own.
+    model = models.build(row, 1)
+    renamed = {key: fmt.rename(file.tensors) for key, fmt in known.items()}
     shared = {}
     for key, fmt in known.items():
-        names = {tensor.name for tensor in fmt.tensors(models.build(row, 1))}
-        shared[key] = len(names & fmt.rename(file.tensors).keys()) / len(names)
+        names = {tensor.name for tensor in fmt.tensors(model)}
+        shared[key] = len(names & renamed[key].keys()) / len(names)
     best = max(shared, key=lambda key: shared[key])
     if shared[best] < 0.5:
         few = ", ".join(sorted(file.tensors)[:6])
@@ -115,16 +117,18 @@ def find(path: str, name: str) -> Found:
         text_kwargs={**row.text_kwargs, **fmt.text_overrides(file.config)},
         **_preprocessing(file, best),
     )
-    return Found(row, best, file, _num_classes(fmt, row, file))
+    return Found(row, best, file, _num_classes(fmt.tensors(model), renamed[best]))
 
 
 def _native() -> Any:
     return importlib.import_module("robust_jax.weights.native")  # it imports this package
 
 
-def _format(row: ModelEntry, name: str) -> Format:
+def format_of(found: Found) -> Format:
+    """The format of a recognised file."""
     native = _native()
-    return native.FORMAT if name == native.NAME else formats(row)[name]
+    own = found.format == native.NAME
+    return native.FORMAT if own else formats(found.entry)[found.format]
 
 
 def _find_native(path: str, name: str, row: ModelEntry) -> Found:
@@ -156,32 +160,19 @@ def load_text_tower(name: str, path: str) -> tuple[nn.Module, dict[str, Any]]:
     tower = models.build_text(found.entry)
     variables, _ = loading.load_text(
         found.file.tensors,
-        _format(found.entry, found.format),
+        format_of(found),
         tower,
         model=models.build(found.entry, max(1, found.num_classes)),
     )
     return tower, variables
 
 
-def tensors_hash(tensors: Mapping[str, np.ndarray]) -> str:
-    """A hash of names and values that does not depend on how they are stored."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(tensors[name]).tobytes())
-    return found.hexdigest()[:16]
-
-
-def _num_classes(fmt: Format, row: ModelEntry, file: WeightFile) -> int:
-    tensors = fmt.rename(file.tensors)
-    for tensor in fmt.tensors(models.build(row, 1)):
-        if tensor.path == "params/head/kernel" and tensor.name in tensors:
-            shape = tensors[tensor.name].shape
-            return shape[0] if tensor.layout == "linear" else shape[-1]
+def _num_classes(rows: list[Tensor], tensors: Mapping[str, np.ndarray]) -> int:
+    for row in rows:
+        if row.path == f"{loading.HEAD}kernel" and row.name in tensors:
+            shape = tensors[row.name].shape
+            return shape[0] if row.layout == "linear" else shape[-1]
     return 0
-
-
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def _preprocessing(file: WeightFile, fmt: str) -> dict[str, Any]:
@@ -195,12 +186,13 @@ def _preprocessing(file: WeightFile, fmt: str) -> dict[str, Any]:
             said[field] = tuple(float(value) for value in values[key])
     resample = values.get("resample")
     if resample is not None:
-        if resample not in _RESAMPLE:
+        names = {number: name for name, number in RESAMPLE.items()}
+        if resample not in names:
             raise ValueError(
                 f"the preprocessor resizes in a way that is not supported; got resample={resample} "
                 f"in {file.path}; use 2 (bilinear) or 3 (bicubic)"
             )
-        said["interpolation"] = _RESAMPLE[resample]
+        said["interpolation"] = names[resample]
     return said
 
 

@@ -16,24 +16,22 @@ from robust_jax.models.text import TextTransformer
 from robust_jax.models.vit import ViT
 from robust_jax.weights.layers import (
     BATCH_NORM_COUNTER,
-    GELU,
     QKV,
+    activation,
+    block_names,
     conv_bn,
     dense,
     norm,
     packed_qkv,
 )
 from robust_jax.weights.mapping import Format, Tensor
+from robust_jax.weights.resnet import torchvision_blocks
 
 
 def _openai_blocks(transformer: str, depth: int) -> list[Tensor]:
     tensors: list[Tensor] = []
     for i in range(depth):
-        block, attn, mlp = (
-            f"{transformer}.resblocks.{i}",
-            f"block_{i:02d}_attn",
-            f"block_{i:02d}_mlp",
-        )
+        block, attn, mlp = f"{transformer}.resblocks.{i}", *block_names(i)
         tensors += norm(f"{attn}/norm", f"{block}.ln_1")
         packed = f"{block}.attn.in_proj_"
         tensors += packed_qkv(attn, f"{packed}weight", f"{packed}bias")
@@ -63,21 +61,7 @@ def _openai_resnet(model: ModifiedResNet) -> list[Tensor]:
     for i in (1, 2, 3):
         conv, bn = f"conv{i}", f"bn{i}"
         tensors += conv_bn(f"stem/{conv}", f"stem/{bn}", f"visual.{conv}", f"visual.{bn}")
-    for stage, (group, number) in model.blocks.items():
-        block = f"visual.layer{group + 1}.{number}"
-        for i in (1, 2, 3):
-            conv, bn = f"conv{i}", f"bn{i}"
-            tensors += conv_bn(
-                f"{stage}/{conv}", f"{stage}/{bn}", f"{block}.{conv}", f"{block}.{bn}"
-            )
-        if number == 0:
-            shortcut = f"{block}.downsample"
-            tensors += conv_bn(
-                f"{stage}/downsample_conv",
-                f"{stage}/downsample_bn",
-                f"{shortcut}.0",
-                f"{shortcut}.1",
-            )
+    tensors += torchvision_blocks(model.blocks, 3, lambda group, number: number == 0, "visual.")
     pool = "visual.attnpool"
     tensors.append(
         Tensor(
@@ -112,11 +96,7 @@ def _openai_text(model: nn.Module) -> list[Tensor]:
 def _huggingface_blocks(tower: str, depth: int) -> list[Tensor]:
     tensors: list[Tensor] = []
     for i in range(depth):
-        layer, attn, mlp = (
-            f"{tower}.encoder.layers.{i}",
-            f"block_{i:02d}_attn",
-            f"block_{i:02d}_mlp",
-        )
+        layer, attn, mlp = f"{tower}.encoder.layers.{i}", *block_names(i)
         tensors += norm(f"{attn}/norm", f"{layer}.layer_norm1")
         for part in QKV:
             name = f"{layer}.self_attn.{part[0]}_proj"
@@ -200,14 +180,7 @@ def _huggingface_overrides(tower: str) -> Callable[[Mapping[str, Any]], dict[str
 
     def overrides(config: Mapping[str, Any]) -> dict[str, Any]:
         section = config.get(tower, config)
-        fields: dict[str, Any] = {}
-        if "hidden_act" in section:
-            if section["hidden_act"] not in GELU:
-                raise ValueError(
-                    f"CLIP has no such activation; got hidden_act={section['hidden_act']!r}; "
-                    f"use one of {', '.join(GELU)}"
-                )
-            fields["gelu"] = GELU[section["hidden_act"]]
+        fields: dict[str, Any] = dict(activation(section, "CLIP"))
         if "layer_norm_eps" in section:
             fields["norm_eps"] = section["layer_norm_eps"]
         return fields

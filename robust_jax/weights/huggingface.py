@@ -16,12 +16,11 @@ from robust_jax.models.swin import MLP_RATIO, Swin
 from robust_jax.models.text import MLP_RATIO as TEXT_MLP_RATIO
 from robust_jax.models.text import TextTransformer
 from robust_jax.models.vit import ViT
-from robust_jax.weights.layers import dense, norm
+from robust_jax.weights.layers import RESAMPLE, dense, norm
 from robust_jax.weights.mapping import Tensor
 
 CODE = Path(__file__).with_name("hf_student.py")
 MODULE = "modeling_robust_student"  # its name beside the weights
-RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 ACTIVATION = {"erf": "gelu", "tanh": "gelu_new", "quick": "quick_gelu"}
 
 
@@ -131,12 +130,11 @@ def _resnet(model: ResNet) -> dict[str, Any]:
 
 def preprocessor(entry: ModelEntry, image_size: int) -> dict[str, Any]:
     """Returns the preprocessor_config.json: what `resize_small` and `central_crop` do here."""
-    shorter = max(image_size, round(entry.resize * image_size / entry.input_size))
     return {
         "image_processor_type": "BitImageProcessor",  # the one that crops, whatever the network is
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": shorter},
+        "size": {"shortest_edge": entry.shorter_side(image_size)},
         "resample": RESAMPLE[entry.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": image_size, "width": image_size},

@@ -1,12 +1,36 @@
 """The names of the layers that the files of several projects share."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from robust_jax.weights.mapping import Tensor
 
 QKV = ("query", "key", "value")
 # A counter for averaging without momentum, which no published network uses.
 BATCH_NORM_COUNTER = r".*\.num_batches_tracked"
+RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers, in preprocessor_config.json
 # Hugging Face's names of activations -> ours.
 GELU = {"quick_gelu": "quick", "gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+
+def block_names(i: int) -> tuple[str, str]:
+    """The stages of the i-th Transformer block: attention and MLP."""
+    return f"block_{i:02d}_attn", f"block_{i:02d}_mlp"
+
+
+def activation(config: Mapping[str, Any], family: str) -> dict[str, str]:
+    """Returns {"gelu": ours} for the activation that a config.json of Hugging Face names, if any.
+
+    Raises:
+      ValueError: when there is no such activation here.
+    """
+    name = config.get("hidden_act", "gelu")
+    if name not in GELU:
+        raise ValueError(
+            f"{family} has no such activation; got hidden_act={name!r}; "
+            f"use one of {', '.join(GELU)}"
+        )
+    return {"gelu": GELU[name]} if "hidden_act" in config else {}
 
 
 def norm(ours: str, name: str) -> list[Tensor]:

@@ -8,9 +8,9 @@ from typing import Any
 import flax.linen as nn
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from robust_jax import models
 from robust_jax.models import StagedModel
 from robust_jax.weights.mapping import LAYOUTS, Format, Tensor
 from robust_jax.weights.resize import RESIZES
@@ -72,14 +72,14 @@ def load_tensors(
     if classifier == "load" and not head:
         raise ValueError(
             "these weights hold no classifier; got a request to load it; start a new one "
-            "(student.head=linear), or a zero-shot one from its text tower"
+            "(student.classifier=probe), or a zero-shot one from its text tower"
         )
     if classifier == "new":
         rows = [row for row in rows if row not in head]
     allowed = {row.name for row in head}
     if fmt.text is not None and text_model is not None:
         allowed |= {row.name for row in fmt.text(text_model)}
-    shapes = _flat(jax.eval_shape(model.init, jax.random.key(0), model.example_input()))
+    shapes = _flat(models.shapes(model))
     skipped = {path for path in shapes if classifier == "new" and path.startswith(HEAD)}
     arrays, report = _fill(found, rows, shapes, fmt, allowed, skipped)
     for path in skipped:
@@ -108,8 +108,7 @@ def load_text(
     if fmt.text is None:
         raise ValueError("files of this format hold no text tower; got a request to load one")
     found, rows = fmt.rename(tensors), fmt.text(text_model)
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    shapes = _flat(jax.eval_shape(text_model.init, jax.random.key(0), tokens))
+    shapes = _flat(models.shapes(text_model))
     allowed = set() if model is None else {row.name for row in fmt.tensors(model)}
     arrays, report = _fill(found, rows, shapes, fmt, allowed)
     return _unflat(arrays), report

@@ -9,8 +9,6 @@ from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
-import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 
@@ -26,17 +24,15 @@ TEXT = "text/"  # before the paths of a text tower
 
 
 def _tensors(model: StagedModel) -> list[Tensor]:
-    return [Tensor(path, path) for path in _paths(model, model.example_input())]
+    return [Tensor(path, path) for path in _paths(model)]
 
 
 def _text(tower: nn.Module) -> list[Tensor]:
-    paths = _paths(tower, jnp.zeros((1, 1), jnp.int32))
-    return [Tensor(path, f"{TEXT}{path}") for path in paths]
+    return [Tensor(path, f"{TEXT}{path}") for path in _paths(tower)]
 
 
-def _paths(module: nn.Module, example: jax.Array) -> list[str]:
-    shapes = jax.eval_shape(module.init, jax.random.key(0), example)
-    return list(flax.traverse_util.flatten_dict(shapes, sep="/"))
+def _paths(module: nn.Module) -> list[str]:
+    return list(flax.traverse_util.flatten_dict(models.shapes(module), sep="/"))
 
 
 FORMAT = Format(tensors=_tensors, text=_text)

@@ -9,12 +9,11 @@ from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
-import jax
 import numpy as np
 
 from robust_jax import models, weights
 from robust_jax.models import ModelEntry, StagedModel
-from robust_jax.weights import files, loading, native
+from robust_jax.weights import loading, native
 from robust_jax.weights.layers import BATCH_NORM_COUNTER as COUNTER
 from robust_jax.weights.mapping import Format
 
@@ -61,17 +60,29 @@ def read(path: str, name: str | None = None) -> Network:
       ValueError: when the file cannot be read, or is not of this model.
     """
     about = native.metadata(path)
-    if about.get("format") == native.NAME:
-        return _read_native(path, about, name)
-    if name is None:
+    own = about.get("format") == native.NAME
+    if own and name not in (None, about["model"]):
+        raise ValueError(
+            f"the file is of another model; got {path!r} of {about['model']!r} for {name!r}; leave "
+            "--model out"
+        )
+    if not own and name is None:
         raise ValueError(
             f"weights do not say of which model they are; got {path!r}; name it with --model "
             "(python -m robust_jax.models lists them)"
         )
-    found = weights.find(path, name)
-    fmt, count = weights.formats(found.entry)[found.format], max(1, found.num_classes)
-    tensors, model = fmt.rename(found.file.tensors), models.build(found.entry, count)
-    model = models.build(found.entry, count, image_size=_native_size(model, fmt, tensors))
+    found = weights.find(path, name or about["model"])
+    fmt, count = weights.format_of(found), max(1, found.num_classes)
+    tensors = fmt.rename(found.file.tensors)
+    if own:
+        _, model = native.build(about, count)
+        classes = tuple(json.loads(about["class_names"]))
+    else:
+        model = models.build(found.entry, count)
+        model = models.build(found.entry, count, image_size=_native_size(model, fmt, tensors))
+        labels = found.file.config.get("id2label", {})
+        said = tuple(str(labels[i]) for i in sorted(labels, key=int))
+        classes = said if len(said) == found.num_classes else ()
     variables, _ = found.load(model, classifier="load" if found.num_classes else "new")
     taken = {row.name for row in fmt.tensors(model)}
     text = None
@@ -81,9 +92,6 @@ def read(path: str, name: str | None = None) -> Network:
         if names & tensors.keys():
             text = tower, loading.load_text(found.file.tensors, fmt, tower, model=model)[0]
             taken |= names
-    labels = found.file.config.get("id2label", {})
-    said = tuple(str(labels[i]) for i in sorted(labels, key=int))
-    classes = said if len(said) == found.num_classes else ()
     left = tuple(n for n in sorted(tensors.keys() - taken) if not re.fullmatch(COUNTER, n))
     network = Network(found.entry, model, variables, text, classes, left)
     return network if found.num_classes else network.without_classifier()
@@ -93,36 +101,10 @@ def _native_size(model: StagedModel, fmt: Format, tensors: Mapping[str, np.ndarr
     """Returns the side of the images to which the positions in a file belong."""
     rows = [row for row in fmt.tensors(model) if row.resize and row.name in tensors]
     for row in rows:  # one, where there are positions
-        shape = _shapes(model)[row.path].shape
+        shape = flax.traverse_util.flatten_dict(models.shapes(model), sep="/")[row.path].shape
         stored, ours = tensors[row.name].size // shape[-1], shape[-2]
         for cls in (1, 0):
             old, new = math.isqrt(max(0, stored - cls)), math.isqrt(ours - cls)
             if old**2 + cls == stored and new**2 + cls == ours:
                 return model.image_size * old // new
     return model.image_size
-
-
-def _shapes(model: StagedModel) -> dict[str, Any]:
-    shapes = jax.eval_shape(model.init, jax.random.key(0), model.example_input())
-    return flax.traverse_util.flatten_dict(shapes, sep="/")
-
-
-def _read_native(path: str, about: Mapping[str, str], name: str | None) -> Network:
-    tensors = files.read(path).tensors
-    kernel = tensors.get(f"{loading.HEAD}kernel")
-    entry, model = native.build(about, 1 if kernel is None else kernel.shape[-1])
-    if name not in (None, entry.name):
-        raise ValueError(
-            f"the file is of another model; got {path!r} of {entry.name!r} for {name!r}; leave "
-            "--model out"
-        )
-    words = {n: tensor for n, tensor in tensors.items() if n.startswith(native.TEXT)}
-    images = {n: tensor for n, tensor in tensors.items() if n not in words}
-    how = "new" if kernel is None else "load"
-    variables, _ = loading.load_tensors(images, native.FORMAT, model, classifier=how)
-    text = None
-    if words:
-        tower = models.build_text(entry)
-        text = tower, loading.load_text(words, native.FORMAT, tower)[0]
-    network = Network(entry, model, variables, text, tuple(json.loads(about["class_names"])))
-    return network.without_classifier() if kernel is None else network

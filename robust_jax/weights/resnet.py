@@ -1,6 +1,6 @@
 """ResNet weights under the names of torchvision (timm's are the same) and of Hugging Face."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,28 @@ def _num_layers(model: ResNet) -> int:
     return 3 if model.block == "bottleneck" else 2
 
 
-def _torchvision(model: StagedModel) -> list[Tensor]:
-    model = _resnet(model)
-    tensors = conv_bn("stem/conv", "stem/bn", "conv1", "bn1")
-    for ours, (group, number) in model.blocks.items():
-        block = f"layer{group + 1}.{number}"
-        for i in range(1, _num_layers(model) + 1):
+def torchvision_blocks(
+    blocks: Mapping[str, tuple[int, int]],
+    num_layers: int,
+    downsamples: Callable[[int, int], bool],
+    prefix: str = "",
+) -> list[Tensor]:
+    """The residual blocks, as torchvision and OpenAI's CLIP name them.
+
+    Args:
+      blocks: our stage of each to its (group, number).
+      num_layers: convolutions of a block.
+      downsamples: whether the shortcut of (group, number) has a convolution.
+      prefix: of every name in the file.
+    """
+    tensors: list[Tensor] = []
+    for ours, (group, number) in blocks.items():
+        block = f"{prefix}layer{group + 1}.{number}"
+        for i in range(1, num_layers + 1):
             tensors += conv_bn(
                 f"{ours}/conv{i}", f"{ours}/bn{i}", f"{block}.conv{i}", f"{block}.bn{i}"
             )
-        if model.downsamples(group, number):
+        if downsamples(group, number):
             shortcut = f"{block}.downsample"
             tensors += conv_bn(
                 f"{ours}/downsample_conv",
@@ -32,6 +44,13 @@ def _torchvision(model: StagedModel) -> list[Tensor]:
                 f"{shortcut}.0",
                 f"{shortcut}.1",
             )
+    return tensors
+
+
+def _torchvision(model: StagedModel) -> list[Tensor]:
+    model = _resnet(model)
+    tensors = conv_bn("stem/conv", "stem/bn", "conv1", "bn1")
+    tensors += torchvision_blocks(model.blocks, _num_layers(model), model.downsamples)
     return tensors + dense("head", "fc")
 
 

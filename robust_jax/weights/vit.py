@@ -12,7 +12,7 @@ import numpy as np
 
 from robust_jax.models.stages import StagedModel
 from robust_jax.models.vit import ViT
-from robust_jax.weights.layers import GELU, QKV, dense, norm, packed_qkv
+from robust_jax.weights.layers import QKV, activation, block_names, dense, norm, packed_qkv
 from robust_jax.weights.mapping import Format, Tensor
 
 PREFIXES = ("params/", "opt/target/")  # of big_vision's checkpoints with an optimizer's state
@@ -34,20 +34,20 @@ def big_vision_tensors(model: StagedModel, prefix: str = "") -> list[Tensor]:
       prefix: of every name in the file, such as "img/" of the image tower among two.
     """
     vit = _vit(model, "big_vision", pre_norm=False, layer_scale=False)
-    tensors = _copied("embed/patch", f"{prefix}embedding")
+    tensors = copied("embed/patch", f"{prefix}embedding")
     if vit.pool == "cls":
         tensors.append(Tensor("params/embed/cls", f"{prefix}cls"))
     tensors.append(Tensor("params/embed/pos", f"{prefix}pos_embedding", resize="corner_linear"))
     for i in range(vit.depth):
-        block, attn, mlp = f"{prefix}Transformer/encoderblock_{i}", *_blocks(i)
-        tensors += _copied(f"{attn}/norm", f"{block}/LayerNorm_0", "scale")
+        block, attn, mlp = f"{prefix}Transformer/encoderblock_{i}", *block_names(i)
+        tensors += copied(f"{attn}/norm", f"{block}/LayerNorm_0", "scale")
         for part in (*QKV, "out"):
             name = f"{block}/MultiHeadDotProductAttention_0/{part}"
-            tensors += _copied(f"{attn}/{part}", name, bias=vit.qkv_bias or part == "out")
-        tensors += _copied(f"{mlp}/norm", f"{block}/LayerNorm_1", "scale")
-        tensors += _copied(f"{mlp}/fc1", f"{block}/MlpBlock_0/Dense_0")
-        tensors += _copied(f"{mlp}/fc2", f"{block}/MlpBlock_0/Dense_1")
-    return tensors + _copied("norm", f"{prefix}Transformer/encoder_norm", "scale")
+            tensors += copied(f"{attn}/{part}", name, bias=vit.qkv_bias or part == "out")
+        tensors += copied(f"{mlp}/norm", f"{block}/LayerNorm_1", "scale")
+        tensors += copied(f"{mlp}/fc1", f"{block}/MlpBlock_0/Dense_0")
+        tensors += copied(f"{mlp}/fc2", f"{block}/MlpBlock_0/Dense_1")
+    return tensors + copied("norm", f"{prefix}Transformer/encoder_norm", "scale")
 
 
 def big_vision_rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -77,7 +77,7 @@ def big_vision_rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 def _big_vision(model: StagedModel) -> list[Tensor]:
     _vit(model, "big_vision", projection=None, head="linear")
-    return big_vision_tensors(model) + _copied("head", "head")
+    return big_vision_tensors(model) + copied("head", "head")
 
 
 def _timm(model: StagedModel) -> list[Tensor]:
@@ -87,7 +87,7 @@ def _timm(model: StagedModel) -> list[Tensor]:
         tensors.append(Tensor("params/embed/cls", "cls_token"))
     tensors.append(Tensor("params/embed/pos", "pos_embed", resize="antialias_bicubic"))
     for i in range(vit.depth):
-        block, attn, mlp = f"blocks.{i}", *_blocks(i)
+        block, attn, mlp = f"blocks.{i}", *block_names(i)
         tensors += norm(f"{attn}/norm", f"{block}.norm1")
         packed = f"{block}.attn.qkv"
         tensors += packed_qkv(attn, f"{packed}.weight", f"{packed}.bias" if vit.qkv_bias else "")
@@ -126,7 +126,7 @@ def _huggingface(model: StagedModel) -> list[Tensor]:
         Tensor("params/embed/pos", f"{embeddings}.position_embeddings", resize="torch_bicubic"),
     ]
     for i in range(vit.depth):
-        layer, attn, mlp = f"{base}.encoder.layer.{i}", *_blocks(i)
+        layer, attn, mlp = f"{base}.encoder.layer.{i}", *block_names(i)
         tensors += norm(f"{attn}/norm", f"{layer}.{norms[0]}")
         for part in QKV:
             path, name = f"params/{attn}/{part}", f"{layer}.attention.attention.{part}"
@@ -159,14 +159,7 @@ def _huggingface_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
         "qkv_bias": "qkv_bias",
     }
     fields = {ours: config[name] for name, ours in names.items() if name in config}
-    if "hidden_act" in config:
-        if config["hidden_act"] not in GELU:
-            raise ValueError(
-                f"ViT has no such activation; got hidden_act={config['hidden_act']!r}; "
-                f"use weights that were trained with one of {', '.join(GELU)}"
-            )
-        fields["gelu"] = GELU[config["hidden_act"]]
-    return fields
+    return fields | activation(config, "ViT")
 
 
 def _vit(model: StagedModel, files: str, **required: Any) -> ViT:
@@ -181,11 +174,8 @@ def _vit(model: StagedModel, files: str, **required: Any) -> ViT:
     return model
 
 
-def _blocks(i: int) -> tuple[str, str]:
-    return f"block_{i:02d}_attn", f"block_{i:02d}_mlp"
-
-
-def _copied(ours: str, name: str, weight: str = "kernel", bias: bool = True) -> list[Tensor]:
+def copied(ours: str, name: str, weight: str = "kernel", bias: bool = True) -> list[Tensor]:
+    """A layer of ours that lies in a file of big_vision as it is."""
     leaves = (weight, "bias") if bias else (weight,)
     return [Tensor(f"params/{ours}/{leaf}", f"{name}/{leaf}") for leaf in leaves]
 

@@ -4,24 +4,20 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import key_decides
 import numpy as np
 import pytest
 import scipy.stats
+from key_decides import keys
 from PIL import Image, ImageOps
 from pillow_ops import EXACT, PILLOW, photo
 
 from robust_jax.augment import augmix as augmix_module
 from robust_jax.augment.augmix import Draws, augmix, draw, mix
 from robust_jax.augment.augmix_ops import OPS, OVERLAPPING_OPS
-from robust_jax.augment.batching import on_mesh
-from robust_jax.sharding import make_mesh
 
 NAMES = OPS + OVERLAPPING_OPS
 LEVELS = (0.1, 0.97, 2.5, 2.999, 6.3, 9.99)
-
-
-def keys(count, seed=0):
-    return jax.random.split(jax.random.key(seed), count)
 
 
 def one_op_draws(cases):
@@ -137,23 +133,9 @@ def test_mixing_zero_gives_the_clean_image_and_one_the_chains():
 
 
 def test_an_image_and_its_key_decide_on_any_batch_and_any_devices():
-    images, key = np.stack([photo(20, 28, i) for i in range(8)]), keys(8)
-
-    def fn(images, keys):
-        return augmix(images, keys, severity=3)
-
-    compiled = jax.jit(fn)
-    alone = np.asarray(compiled(images, key))
+    images = np.stack([photo(20, 28, i) for i in range(8)])
+    alone = key_decides.check(lambda images, keys: augmix(images, keys, severity=3), images)
     assert (np.abs(alone.astype(int) - images).mean((1, 2, 3)) > 0.2).sum() >= 6
-    mesh = make_mesh()
-    assert mesh.size == 4
-    np.testing.assert_array_equal(on_mesh(fn, mesh)(images, key), alone)
-    # Other neighbours, in another order.
-    order = np.array([6, 1, 4, 3, 2, 5, 0, 7])
-    images[1::2], key = 255 - images[1::2], jnp.where(np.arange(8) % 2, keys(8, 1), key)
-    shuffled = np.asarray(compiled(images[order], key[order]))
-    np.testing.assert_array_equal(shuffled[::2], alone[order[::2]])
-    assert (shuffled[1::2] != alone[order[1::2]]).any((1, 2, 3)).all()
 
 
 def test_a_batch_at_once_is_one_by_one(monkeypatch):

@@ -1,20 +1,15 @@
 """Noise2Net against a statement of it in NumPy, and what makes it safe to use on batches."""
 
 import jax
-import jax.numpy as jnp
+import key_decides
 import numpy as np
 import pytest
 import scipy.signal
+from key_decides import keys
 from pillow_ops import photo
 
 from robust_jax.augment import noise2net as module
-from robust_jax.augment.batching import on_mesh
 from robust_jax.augment.noise2net import Networks, distort, draw, noise2net, noise2net_pixels
-from robust_jax.sharding import make_mesh
-
-
-def keys(count, seed=0):
-    return jax.random.split(jax.random.key(seed), count)
 
 
 def norm(x):
@@ -104,18 +99,7 @@ def test_networks_have_the_published_distributions():
 
 
 def test_an_image_and_its_key_decide_on_any_batch_and_any_devices():
-    images, key = np.stack([photo(16, 12, i) for i in range(8)]), keys(8)
-    compiled = jax.jit(noise2net_pixels)
-    alone = np.asarray(compiled(images, key))
-    mesh = make_mesh()
-    assert mesh.size == 4
-    np.testing.assert_array_equal(on_mesh(noise2net_pixels, mesh)(images, key), alone)
-    # Other neighbours, in another order.
-    order = np.array([6, 1, 4, 3, 2, 5, 0, 7])
-    images[1::2], key = 255 - images[1::2], jnp.where(np.arange(8) % 2, keys(8, 1), key)
-    shuffled = np.asarray(compiled(images[order], key[order]))
-    np.testing.assert_array_equal(shuffled[::2], alone[order[::2]])
-    assert (shuffled[1::2] != alone[order[1::2]]).any((1, 2, 3)).all()
+    key_decides.check(noise2net_pixels, np.stack([photo(16, 12, i) for i in range(8)]))
 
 
 def test_images_change_but_keep_their_structure():

@@ -24,10 +24,7 @@ def test_swin_tiny_at_224_equals_transformers():
         image_size=224,
         num_labels=1000,
     )
-    shapes = transformers_files.written(full)
-    tensors = {name: parity.made(name, shape) for name, shape in shapes.items()}
-    images = np.random.RandomState(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    want = transformers_files.run_from_file(full, tensors, images)
+    tensors, images, want = transformers_files.on_made_weights(full)
 
     model = Swin(num_classes=1000, image_size=224)
     variables, report = loading.load_tensors(tensors, FORMATS["huggingface"], model)

@@ -25,10 +25,7 @@ def test_vit_b16_at_224_equals_transformers():
         patch_size=16,
         num_labels=1000,
     )
-    shapes = transformers_files.written(full)
-    tensors = {name: parity.made(name, shape) for name, shape in shapes.items()}
-    images = np.random.RandomState(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    want = transformers_files.run_from_file(full, tensors, images)
+    tensors, images, want = transformers_files.on_made_weights(full)
 
     model = models.build("vit_b16", 1000)
     variables, report = loading.load_tensors(tensors, FORMATS["huggingface"], model)

@@ -4,6 +4,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import parity
 
 
 def written(model):
@@ -32,3 +33,10 @@ def run_from_file(model, tensors, images, otherwise="last_hidden_state", **argum
     with torch.no_grad():
         answer = read.eval()(torch.tensor(images), **arguments)
     return answer["logits" if "logits" in answer else otherwise].numpy()
+
+
+def on_made_weights(model):
+    """The made tensors of a model at 224 pixels, two images, and its answers to them."""
+    tensors = {name: parity.made(name, shape) for name, shape in written(model).items()}
+    images = np.random.RandomState(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    return tensors, images, run_from_file(model, tensors, images)
