@@ -37,9 +37,9 @@ def shifted_sum(
     return out
 
 
-def gaussian_blur(images: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of f32[b, h, w, c], cut at 4 sigma, edges replicated (as in skimage)."""
-    radius = int(4 * sigma + 0.5)
+def gaussian_blur(images: np.ndarray, sigma: float, cut: float = 4) -> np.ndarray:
+    """Gaussian blur of f32[b, h, w, c], cut at `cut` sigmas, edges replicated (as in skimage)."""
+    radius = int(cut * sigma + 0.5)
     if radius == 0:
         return images
     taps, steps, margin = gaussian_taps(sigma, radius), range(2 * radius + 1), (radius, radius)

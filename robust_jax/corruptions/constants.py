@@ -137,9 +137,14 @@ CIFAR: dict[str, tuple[Any, ...]] = {
 }
 
 
-def constants_for(height: int, width: int) -> dict[str, tuple[Any, ...]]:
-    """Table for an image size: both sides <= 48 px CIFAR, <= 96 px Tiny, else ImageNet."""
+def benchmark_for(height: int, width: int) -> str:
+    """Whose constants an image size takes: both sides <= 48 px cifar, <= 96 px tiny, imagenet."""
     longest = max(height, width)
     if longest <= 48:
-        return CIFAR
-    return TINY if longest <= 96 else IMAGENET
+        return "cifar"
+    return "tiny" if longest <= 96 else "imagenet"
+
+
+def constants_for(height: int, width: int) -> dict[str, tuple[Any, ...]]:
+    """Table for an image size."""
+    return {"cifar": CIFAR, "tiny": TINY, "imagenet": IMAGENET}[benchmark_for(height, width)]

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from PIL import Image
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _brightness_table(shift: float) -> np.ndarray:
     """u8[256 * 256] new level of a channel, by 256 * V of its pixel + its old level.
 
@@ -20,7 +20,7 @@ def _brightness_table(shift: float) -> np.ndarray:
     level = np.arange(256)
     value = level[:, None] / 255
     below = np.maximum(value - level / 255, 0) / np.where(value > 0, value, 1)
-    raised = np.minimum(value + shift, 1)
+    raised = np.clip(value + shift, 0, 1)
     return (raised * (1 - below) * 255).astype(np.uint8).ravel()
 
 

@@ -1,4 +1,4 @@
-"""Gaussian, shot and impulse noise (Hendrycks & Dietterich 2019)."""
+"""Gaussian, speckle, shot and impulse noise (Hendrycks & Dietterich 2019)."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,26 @@ import numpy as np
 from numpy.random import Generator
 
 
+def normal(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.ndarray:
+    """f32 of the shape of `images`, each drawn from its own generator."""
+    draws = np.empty(images.shape, np.float32)
+    for rng, out in zip(rngs, draws, strict=True):
+        rng.standard_normal(out=out, dtype=np.float32)
+    draws *= np.float32(sigma)
+    return draws
+
+
 def gaussian_noise(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.ndarray:
     """Adds normal noise of standard deviation `sigma` (of the range) to u8[b, h, w, 3]."""
-    noise = np.empty(images.shape, np.float32)
-    for rng, out in zip(rngs, noise, strict=True):
-        rng.standard_normal(out=out, dtype=np.float32)
-    noise *= np.float32(255 * sigma)
+    noise = normal(images, rngs, 255 * sigma)
+    noise += images
+    return noise
+
+
+def speckle_noise(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.ndarray:
+    """Normal noise on u8[b, h, w, 3] of standard deviation `sigma` times the pixel."""
+    noise = normal(images, rngs, sigma)
+    noise *= images
     noise += images
     return noise
 

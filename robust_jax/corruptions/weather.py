@@ -17,6 +17,33 @@ FROST_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.j
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
+def snow_layer(
+    rngs: Sequence[Generator],
+    height: int,
+    width: int,
+    constants: tuple[float, float, float, float],
+) -> np.ndarray:
+    """f32[b, height, width, 1] flakes that do not move yet, in grey levels.
+
+    Args:
+        constants: (mean, sigma, zoom factor, threshold).
+    """
+    mean, sigma, factor, threshold = constants
+    crop = (math.ceil(height / factor), math.ceil(width / factor))
+    noise = np.stack([rng.standard_normal(crop, np.float32) for rng in rngs], -1)
+    flakes = np.moveaxis(zoom(mean + sigma * noise, factor, height, width), -1, 0)
+    flakes = flakes.reshape(len(rngs), height, width, 1)
+    flakes[flakes < threshold] = 0
+    return np.floor(np.clip(flakes, 0, 1) * 255)
+
+
+def whiten(images: np.ndarray, mix: float) -> np.ndarray:
+    """Share `mix` of u8[b, h, w, 3], the rest turned towards white, as f32."""
+    pixels = images.astype(np.float32)
+    whitened = np.maximum(pixels, (pixels @ LUMA)[..., None] * 1.5 + 127.5)
+    return mix * pixels + (1 - mix) * whitened
+
+
 def snow(images: np.ndarray, rngs: Sequence[Generator], constants: tuple[float, ...]) -> np.ndarray:
     """Whitens u8[b, h, w, 3] and adds motion-blurred flakes.
 
@@ -24,18 +51,11 @@ def snow(images: np.ndarray, rngs: Sequence[Generator], constants: tuple[float, 
         constants: (mean, sigma, zoom factor, threshold, motion radius, motion sigma, mix).
     """
     mean, sigma, factor, threshold, radius, motion_sigma, mix = constants
-    b, height, width, _ = images.shape
-    crop = (math.ceil(height / factor), math.ceil(width / factor))
-    noise = np.stack([rng.standard_normal(crop, np.float32) for rng in rngs], -1)
+    height, width = images.shape[1:3]
+    flakes = snow_layer(rngs, height, width, (mean, sigma, factor, threshold))
     angles = np.array([rng.uniform(-135, -45) for rng in rngs])
-    flakes = np.moveaxis(zoom(mean + sigma * noise, factor, height, width), -1, 0)
-    flakes = flakes.reshape(b, height, width, 1)
-    flakes[flakes < threshold] = 0
-    flakes = np.floor(np.clip(flakes, 0, 1) * 255)
     flakes = line_blur(flakes, int(radius), motion_sigma, angles)
-    pixels = images.astype(np.float32)
-    whitened = np.maximum(pixels, (pixels @ LUMA)[..., None] * 1.5 + 127.5)
-    return mix * pixels + (1 - mix) * whitened + flakes + flakes[:, ::-1, ::-1]
+    return whiten(images, mix) + flakes + flakes[:, ::-1, ::-1]
 
 
 @functools.cache
