@@ -13,7 +13,12 @@ from typing import Any
 Features = dict[str, Any]
 Op = Callable[[Features, Any], Features]
 
-_OP_MODULES = ("robust_jax.data.ops", "robust_jax.data.augmix")
+_OP_MODULES = (
+    "robust_jax.data.ops",
+    "robust_jax.data.augmix",
+    "robust_jax.data.randaugment",
+    "robust_jax.data.corruption_ops",
+)
 _FACTORIES: dict[str, Callable[..., Op]] = {}
 
 
