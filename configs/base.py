@@ -11,7 +11,16 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"configs/base.py takes no argument; got {arg!r}; leave it out")
     c = ConfigDict()
     c.seed = 0  # every random number of the run derives from it
-    c.stages = ("pretrain", "teacher", "cache", "distill", "baselines", "evaluate", "report")
+    c.stages = (
+        "pretrain",
+        "distort",
+        "teacher",
+        "cache",
+        "distill",
+        "baselines",
+        "evaluate",
+        "report",
+    )
 
     c.data = ConfigDict()
     c.data.source = "digits"  # digits | folder | tfds | arrays
@@ -29,6 +38,9 @@ def get_config(arg: str = "") -> ConfigDict:
         "decode|resize_small({resize}, '{interpolation}')|random_crop({size}, pad={pad})|flip_lr"
     )
     c.data.augment_ops = "augmix(severity=3)"  # on top of train_ops: the augmented view
+    # Ops of the two strings above that overlap with the test corruptions are an error unless they
+    # are named here, e.g. ("gaussian_noise",).
+    c.data.allowed_overlap = ()
     # evaluation view
     c.data.eval_ops = "decode|resize_small({resize}, '{interpolation}')|central_crop({size})"
     c.data.calibration_images = 1000  # of train (at most a tenth), held out for head selection
@@ -47,6 +59,23 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.zero_shot_head = ""  # zero_shot: npz that `python -m robust_jax.zero_shot` made
     c.pretrain = _training(total_epochs=30, batch_size=128, optimizer="adamw", learning_rate=1e-3)
 
+    c.distort = ConfigDict()
+    # Copies of the training images for DeepAugment (cae, edsr) and Noise2Net (noise2net), made once
+    # before the teacher; mixtures draw from them. () makes none.
+    c.distort.networks = ()
+    c.distort.copies = 1  # of each image, by each network
+    c.distort.ops = (
+        # what is distorted; then come train_ops
+        "decode|resize_small({resize}, '{interpolation}')|central_crop({resize})"
+    )
+    c.distort.dir = ""  # copies that `python -m robust_jax.distort` made before, instead
+    c.distort.cae_weights = ""  # DeepAugment's model_final.state; "" trains a small network here
+    c.distort.edsr_weights = ""  # its edsr_baseline_x4-*.pt; "" trains a small network here
+    c.distort.fit_steps = config_dict.placeholder(int)  # of each; else 6,000 (CAE), 3,000 (EDSR)
+    c.distort.edsr_shrink = 2  # EDSR sees images at 1/2 (1 | 2 | 4): 4 as published, for large ones
+    c.distort.faithful = False  # True repeats the published code of DeepAugment with its bugs
+    c.distort.noise2net_max_eps = 0.75  # strength, as published
+
     c.teacher = _training(
         total_epochs=20, batch_size=128, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4
     )
@@ -55,9 +84,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.teacher.weights = ""  # weights to start from, as for the student; "" starts at random
     c.teacher.dtype = "float32"  # compute dtype: float32 | bfloat16
     c.teacher.loss = "augmix_jsd"  # cross_entropy (augmented view only) | augmix_jsd
+    c.teacher.mixture = _mixture()  # how its views are made
+    c.teacher.ema_decay = 0.0  # of an average of the weights over steps that is kept; 0 is off
     c.teacher.jsd_weight = 12.0  # lambda of the AugMix paper
 
     c.augmented = ConfigDict()
+    c.augmented.mixture = _mixture()  # how the augmented views of the augmented set are made
     c.augmented.replicas = 2  # R: the augmented set has N' = R * N elements
     c.augmented.fraction = (
         0.5  # a: the part of it that is used (paper, section 7 of the supplement)
@@ -104,6 +136,16 @@ def get_config(arg: str = "") -> ConfigDict:
     return c.lock()
 
 
+def _mixture() -> ConfigDict:
+    m = ConfigDict()  # weights of the ways to make an augmented view; an element draws one
+    m.clean = 0.0  # the image as it is
+    m.augment_ops = 1.0  # data.augment_ops, so AugMix
+    m.deepaugment = 0.0  # a copy by one of DeepAugment's networks of distort.networks
+    m.noise2net = 0.0  # a copy by Noise2Net
+    m.chained = 0.0  # data.augment_ops on a copy by one of DeepAugment's networks
+    return m
+
+
 def _training(
     *,
     total_epochs: float,
@@ -119,7 +161,7 @@ def _training(
     t.batch_size = batch_size  # over all devices
     t.optimizer = optimizer  # adam | adamw | sgd (Nesterov momentum 0.9)
     t.learning_rate = learning_rate  # peak
-    t.schedule = "cosine"  # cosine (to 0) | constant
+    t.schedule = "cosine"  # cosine (to 0) | step (a tenth after each third) | constant
     t.warmup_percent = 5.0  # of all steps, linear from 0
     t.weight_decay = weight_decay  # of kernels only; decoupled for adamw, L2 for sgd
     t.clip_norm = 1.0  # global gradient norm; 0 turns it off

@@ -31,6 +31,7 @@ def runlocal(c: ConfigDict) -> None:
     for section in (c.pretrain, c.teacher, c.distill):
         section.total_steps = 4
         section.batch_size = 32
+    c.distort.fit_steps = 4
     c.augmented.replicas = 1
     c.augmented.fraction = 0.1
     c.evaluate.max_images = 64

@@ -1,9 +1,11 @@
 """Checkpoints of a training run and of finished parameters, through Orbax."""
 
+import hashlib
 from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -76,3 +78,12 @@ def load_tree(directory: epath.PathLike, like: Any) -> Any:
         raise ValueError(f"no saved parameters; got {path}; run the stage that writes them first")
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+
+
+def parameter_hash(tree: Any) -> str:
+    """Returns a hash of every path and value of a tree of arrays."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()[:16]

@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 
 # In the order in which they run.
-STAGES = ("pretrain", "teacher", "cache", "distill", "baselines", "evaluate", "report")
+STAGES = ("pretrain", "distort", "teacher", "cache", "distill", "baselines", "evaluate", "report")
 # Stages that train for a duration, each with a section of its name.
 TRAINED_SECTIONS = ("pretrain", "teacher", "distill")
 
@@ -120,6 +120,11 @@ def load(spec: str) -> ml_collections.ConfigDict:
             f"config file {path!r} does not fit configs/base.py; got {error}; "
             "correct the name or the type"
         ) from error
+
+
+def base() -> ml_collections.ConfigDict:
+    """Returns the config with every key at its default."""
+    return load(str(Path(__file__).parents[1] / "configs" / "base.py"))
 
 
 def allow_config_imports(spec: str) -> None:

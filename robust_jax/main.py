@@ -1,6 +1,5 @@
 """The command line: `python -m robust_jax.main --config configs/X.py[:arg] --workdir DIR`."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -26,8 +25,6 @@ _RERUN = flags.DEFINE_multi_enum(
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
 flags.mark_flag_as_required("config")
-
-MAX_CPU_DEVICES = 8
 
 
 def main(argv: Sequence[str]) -> None:
@@ -58,9 +55,11 @@ def run(
       ValueError: for a bad config or bad data, before anything is trained, and where the workdir
         holds results of another config.
     """
-    validation.validate(config, _base_config())
+    validation.validate(config, config_lib.base())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _use_all_cores()
+    from robust_jax import sharding
+
+    sharding.use_all_cores()
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             _plan(config, scratch)
@@ -99,20 +98,6 @@ def run(
         report.show(workdir)
 
 
-def _use_all_cores() -> None:
-    """Makes JAX see a CPU as several devices; does nothing where XLA_FLAGS says how many.
-
-    XLA runs most operations of a small network on one core. As two devices, two cores take 0.5 to
-    0.6 of the time for a training step (ViT and ResNet of 2 million parameters, batch 128).
-    """
-    flag, flags = "--xla_force_host_platform_device_count", os.environ.get("XLA_FLAGS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # A power of two divides the usual batch sizes.
-    devices = min(MAX_CPU_DEVICES, 1 << ((cores or 1).bit_length() - 1))
-    if flag not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}={devices}".strip()
-
-
 def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
     """Checks what only data and models can tell, prints the plan and returns the `Context`."""
     import jax
@@ -140,12 +125,20 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
         f"memory: frozen {frozen / 1e6:.1f} MB, tuned {tuned / 1e6:.2f} MB and its Adam moments "
         f"{2 * tuned / 1e6:.2f} MB, on {context.mesh.size} {jax.devices()[0].platform} device(s)"
     )
+    elements, section = context.augmented_set(), config.augmented
+    ways = ", ".join(f"{name} {weight:g}" for name, weight in section.mixture.items() if weight)
+    print(
+        f"augmented set: N' = {section.replicas} x {len(context.train):,} = {elements.whole:,} "
+        f"elements, aN' = {len(elements):,} are used; mixture: {ways}"
+    )
+    if copies := context.all_copies.names:
+        print(f"distort: {len(copies)} copies of {len(context.source):,} images")
     sizes = {"pretrain": len(context.train), "teacher": len(context.train)}
     student = config.student
     if student.weights and student.classifier != "finetune":
         del sizes["pretrain"]
         print(f"pretrain: {student.weights}, classifier: {student.classifier}")
-    sizes["distill"] = len(context.augmented_set())
+    sizes["distill"] = len(elements)
     for stage, size in sizes.items():
         section = config[stage]
         steps = config_lib.duration(section, "total", examples=size, label=stage)
@@ -161,11 +154,9 @@ def _check_images(context: Any) -> None:
     from robust_jax.data.pipeline import ordered_batches
 
     size = context.image_size
+    views = {"train_ops": "", "augment_ops": context.ops("augment_ops")}
+    training = Elements(context.train, context.ops("train_ops"), views, seed=context.config.seed)
     evaluated = Elements(context.val, context.ops("eval_ops"), {"eval_ops": ""}, seed=0)
-    training = context.augmented_set()
-    training = dataclasses.replace(
-        training, views={"train_ops": "", "augment_ops": training.views["aug"]}
-    )
     for elements in (training, evaluated):
         batch = next(ordered_batches(elements, batch_size=1, stop=1))
         for key in elements.views:
@@ -176,10 +167,6 @@ def _check_images(context: Any) -> None:
                     f"{list(image.shape)} for image_size={size}; end it with resize({{size}}) or "
                     "a crop (the models normalise pixels themselves)"
                 )
-
-
-def _base_config() -> ml_collections.ConfigDict:
-    return config_lib.load(str(Path(__file__).parents[1] / "configs" / "base.py"))
 
 
 def _versions() -> dict[str, str]:

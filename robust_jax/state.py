@@ -17,23 +17,34 @@ class TrainState:
       params: tuned parameters only; frozen ones travel beside the state.
       opt_state: optax state of `params`.
       model_state: running statistics of batch norm, or an empty dict.
+      average: of `params` and `model_state` over steps, as variables of the model, or None.
     """
 
     step: jax.Array
     params: Any
     opt_state: optax.OptState
     model_state: Any
+    average: Any = None
 
     @classmethod
     def create(
-        cls, params: Any, optimizer: optax.GradientTransformation, model_state: Any = None
+        cls,
+        params: Any,
+        optimizer: optax.GradientTransformation,
+        model_state: Any = None,
+        *,
+        averaged: bool = False,
     ) -> "TrainState":
         """Returns the state before the first step."""
+        state = {} if model_state is None else model_state
+        # Copies: a step donates every buffer of the state, and none twice.
+        copies = jax.tree.map(jnp.copy, {"params": params, **state}) if averaged else None
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
             opt_state=optimizer.init(params),
-            model_state={} if model_state is None else model_state,
+            model_state=state,
+            average=copies,
         )
 
     def update(
@@ -47,3 +58,7 @@ class TrainState:
             opt_state=opt_state,
             model_state=self.model_state if model_state is None else model_state,
         )
+
+    def averaged(self, average: Any) -> "TrainState":
+        """Returns the state with another average."""
+        return self.replace(average=average)  # type: ignore[attr-defined]

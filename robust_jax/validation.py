@@ -7,9 +7,11 @@ from typing import Any
 import ml_collections
 
 from robust_jax.config import STAGES, TRAINED_SECTIONS, duration, flatten, nearest
+from robust_jax.data import copies, overlap
+from robust_jax.data.mixture import Mixture
 
 # Rows that a run can have beside `original` and those of `ours`.
-BASELINES = ("teacher", "apt", "ours_no_kd")
+BASELINES = ("teacher", "teacher_clean", "apt", "ours_no_kd")
 
 # Allowed values of the keys that select by string.
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -20,6 +22,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "method.kd.weighting": ("none", "teacher_entropy"),
     "cache.use": ("auto", "true", "false"),
     "cache.dtype": ("bfloat16", "float32"),
+    "distort.edsr_shrink": (1, 2, 4),
     "selection.uncertainty": ("mutual_information", "variance", "predictive_entropy"),
     "selection.score": ("product", "sum", "uncertainty", "kl", "max_logit"),
     "selection.direction": ("combined_to_head", "head_to_combined"),
@@ -27,7 +30,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 HEADS = ("clean", "unclean", "combined")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "step", "constant")
 
 
 def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> None:
@@ -86,6 +89,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     if flat["data.image_size"] != 0:  # the student's own
         _check_range("data.image_size", flat["data.image_size"], 8)  # corruptions take no less
     _check_start(config.student)
+    _check_augmentation(config)
     if flat["evaluate.max_images"] is not None:
         _check_range("evaluate.max_images", flat["evaluate.max_images"], 1)
 
@@ -103,6 +107,31 @@ def _check_start(student: ml_collections.ConfigDict) -> None:
             f"zero_shot_head={student.zero_shot_head!r} and classifier={student.classifier!r}; "
             "build a head with `python -m robust_jax.zero_shot` and set both"
         )
+
+
+def _check_augmentation(config: ml_collections.ConfigDict) -> None:
+    """Checks the ops of training, the distorted copies, and the mixtures that draw from them."""
+    for key in ("train_ops", "augment_ops"):
+        overlap.check(config.data[key], config.data.allowed_overlap, f"data.{key}")
+    section = config.distort
+    for kind in section.networks:
+        _check_choice("distort.networks", kind, copies.KINDS)
+    if len(set(section.networks)) < len(section.networks):
+        raise ValueError(
+            f"distort.networks names a network twice; got {section.networks}; name each once, and "
+            "set distort.copies"
+        )
+    _check_range("distort.copies", section.copies, 1)
+    if section.fit_steps is not None:
+        _check_range("distort.fit_steps", section.fit_steps, 1)
+    _check_range("distort.noise2net_max_eps", section.noise2net_max_eps, 0.0, above=True)
+    _check_range("teacher.ema_decay", config.teacher.ema_decay, 0.0, 0.99999)
+    names = copies.copy_names(section.networks, section.copies)
+    for name in ("augmented", "teacher"):
+        try:
+            Mixture(config[name].mixture.to_dict(), names)
+        except ValueError as error:
+            raise ValueError(f"{name}.mixture: {error}") from error
 
 
 def _check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:

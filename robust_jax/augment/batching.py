@@ -1,11 +1,12 @@
 """How a function of one image becomes a function of a batch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def each_image(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -23,18 +24,26 @@ def each_image(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return batched
 
 
-def on_mesh(fn: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
+def on_mesh(
+    fn: Callable[..., jax.Array], mesh: Mesh, shared: Any = None
+) -> Callable[..., jax.Array]:
     """Compiles a batched function so that every device works on its own part of the batch.
 
     Under plain `jit` the devices of a CPU would each go through the whole batch, as the loop over
     images is not split.
 
     Args:
-      fn: f(images[b, ...], keys[b]) -> [b, ...].
+      fn: f(images[b, ...], keys[b]) -> [b, ...]; f(shared, images, keys) where `shared` is given.
       mesh: with the axis "data", whose size divides b.
+      shared: arrays of which every device gets all.
     """
     part = PartitionSpec("data")
-    return jax.jit(jax.shard_map(fn, mesh=mesh, in_specs=part, out_specs=part, check_vma=False))
+    each: Any = part if shared is None else (PartitionSpec(), part, part)
+    mapped = jax.jit(jax.shard_map(fn, mesh=mesh, in_specs=each, out_specs=part, check_vma=False))
+    if shared is None:
+        return mapped
+    whole = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))
+    return functools.partial(mapped, whole)
 
 
 def check_images(images: jax.Array, keys: jax.Array, dtype: Any) -> None:

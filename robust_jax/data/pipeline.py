@@ -7,15 +7,16 @@ decodes and augments the elements in parallel and keeps their order.
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from robust_jax.data import registry
 from robust_jax.data.elements import Elements
-from robust_jax.data.images import decode_image, is_plain_jpeg
+from robust_jax.data.mixture import RECORD
 from robust_jax.data.order import train_elements
-from robust_jax.data.sources import Source
+from robust_jax.data.reading import read_images, to_pixels
 
 tf.config.set_visible_devices([], "GPU")  # TensorFlow would take all of its memory from JAX
 
@@ -142,33 +143,55 @@ def _examples(
             f"source {source.name!r} holds encoded images; got ops={elements.ops!r}; begin the "
             'ops with "decode"'
         )
+    encoded |= elements.from_copies
+    # Where nothing shows the record itself, the copy is read in its place.
+    both = elements.from_copies and bool(elements.views)
     to_base = registry.build(elements.ops)
-    to_view = {name: registry.build(ops) for name, ops in elements.views.items()}
+    to_view = {
+        name: registry.build(ops) for name, ops in {**elements.views, **elements.drawn}.items()
+    }
 
-    def fetch(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def fetch(rows: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
             place = locate(rows)
             records, seeds = elements.address(place["element"], place["position"])
-            images, shapes = zip(*(_read(source, record) for record in records), strict=True)
+            copies, follow = elements.draw(seeds)
+            first, second = read_images(elements, records, copies, both)
         except Exception as error:  # tf.data would keep only its text
             failures.append(error)
             raise
         columns = records, place["element"], source.labels[records], place["mask"]
-        numbers = np.column_stack([*columns, seeds, np.array(shapes)]).astype(np.int32)
-        return numbers, np.array(images, object)
+        shapes = [shape for _, shape in first], [shape for _, shape in second]
+        numbers = np.column_stack([*columns, seeds, copies != RECORD, follow, *shapes])
+        images = [np.array([data for data, _ in part], object) for part in (first, second)]
+        return numbers.astype(np.int32), *images
 
-    def fetch_op(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        numbers, images = tf.numpy_function(fetch, [rows], (tf.int32, tf.string))
-        return tf.ensure_shape(numbers, (None, 9)), tf.ensure_shape(images, (None,))
+    def fetch_op(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        numbers, *images = tf.numpy_function(fetch, [rows], (tf.int32, tf.string, tf.string))
+        return tf.ensure_shape(numbers, (None, 14)), *(tf.ensure_shape(i, (None,)) for i in images)
 
-    def make(numbers: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, registry.Features]:
-        seed, shape = numbers[4:6], numbers[6:]
-        base = to_base({"image": _to_pixels(image, shape, encoded)}, seed)["image"]
+    def make(
+        numbers: tf.Tensor, first: tf.Tensor, second: tf.Tensor
+    ) -> tuple[tf.Tensor, registry.Features]:
+        seed, from_copy, follow = numbers[4:6], numbers[6] > 0, numbers[7] > 0
+
+        def base_of(image: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+            return to_base({"image": to_pixels(image, shape, encoded)}, seed)["image"]
+
+        base = drawn = base_of(first, numbers[8:11])
+        if both:
+            drawn = tf.cond(from_copy, lambda: base_of(second, numbers[11:]), lambda: base)
         views = {}
         for name, fn in to_view.items():
             # By name, so that a view has the same pixels whatever other views there are.
             view_seed = tf.random.experimental.stateless_fold_in(seed, _name_hash(name))
-            views[name] = fn({"image": base}, view_seed)["image"]
+            image = drawn if name in elements.drawn else base
+
+            def view(fn: registry.Op = fn, image: Any = image, seed: Any = view_seed) -> tf.Tensor:
+                return fn({"image": image}, seed)["image"]
+
+            always = name not in elements.drawn or elements.always_ops
+            views[name] = view() if always else tf.cond(follow, view, lambda image=image: image)
         # One tensor of numbers: tf.data pays for each component of each example.
         return numbers[:4], views
 
@@ -179,36 +202,6 @@ def _examples(
 
 def _name_hash(name: str) -> int:
     return zlib.crc32(name.encode()) % 2**31
-
-
-def _read(source: Source, record: int) -> tuple[bytes, tuple[int, int, int]]:
-    """Reads a record as (pixels, shape), or as (JPEG, (0, 0, 0)) where libjpeg will do."""
-    image = source.read(int(record))
-    if isinstance(image, bytes):
-        if is_plain_jpeg(image):
-            return image, (0, 0, 0)
-        try:
-            image = decode_image(image)
-        except ValueError as error:
-            raise ValueError(f"record {record} of source {source.name!r}: {error}") from error
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(
-            f"record {record} of source {source.name!r} is not an image; got "
-            f"{image.dtype}{list(image.shape)}; give uint8[h, w, 3]"
-        )
-    return image.tobytes(), image.shape
-
-
-def _to_pixels(data: tf.Tensor, shape: tf.Tensor, encoded: bool) -> tf.Tensor:
-    def raw() -> tf.Tensor:
-        return tf.reshape(tf.io.decode_raw(data, tf.uint8), shape)
-
-    def jpeg() -> tf.Tensor:
-        # The accurate DCT is PIL's; with it the pixels are equal.
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-
-    pixels = tf.cond(shape[0] > 0, raw, jpeg) if encoded else raw()
-    return tf.ensure_shape(pixels, (None, None, 3))
 
 
 def _numpy(batches: tf.data.Dataset, failures: list[Exception]) -> Iterator[Batch]:

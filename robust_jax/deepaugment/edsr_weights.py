@@ -5,7 +5,6 @@ otherwise each is what it was evidently meant to be.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -199,7 +198,9 @@ def perturb(
         replacement.
       faithful: repeat the published code.
     """
-    branches = [partial(_call, CHANGES[name], faithful) for name in names]
+    branches = [
+        lambda key, body, change=CHANGES[name]: change(key, body, faithful) for name in names
+    ]
 
     def step(body: Weights, key: jax.Array) -> tuple[Weights, None]:
         which, draw = jax.random.split(key)
@@ -207,10 +208,6 @@ def perturb(
 
     keys = jax.random.split(key, 1 if len(names) == 1 else DRAWS)
     return {**params, "body": lax.scan(step, dict(params["body"]), keys)[0]}
-
-
-def _call(change: Change, faithful: bool, key: jax.Array, weights: Weights) -> Weights:
-    return change(key, weights, faithful)
 
 
 def _taps(taps: tuple[tuple[int, ...], ...]) -> jax.Array:

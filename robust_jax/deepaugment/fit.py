@@ -68,7 +68,7 @@ def fit(
       images: uint8[n, h, w, 3]; one in ten, at most 256, is kept for measuring.
       recipe: by default the small one of this kind.
       seed: of weights, patches and bits.
-      workdir: checkpoints go to `deepaugment_KIND` in it, and are resumed from there.
+      workdir: checkpoints go to `distort/KIND` in it, and are resumed from there.
       mesh: by default over all devices.
       log_every_steps: of the loop.
       checkpoint_every_steps: of the loop.
@@ -113,7 +113,7 @@ def fit(
         TrainState.create(_start(model, seed), optimizer),
         {},
         _patches(images, rest, recipe.batch_size, seed),
-        name=f"deepaugment_{kind}",
+        name=f"distort/{kind}",
         total_steps=steps,
         batch_size=recipe.batch_size,
         workdir=workdir,

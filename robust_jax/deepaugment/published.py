@@ -1,7 +1,4 @@
-"""Reads the two published networks: `model_final.state` (CAE) and `edsr_baseline_x4...pt`.
-
-`robust_jax.weights.files.read` goes by the suffix: rename the first one to `model_final.pt`.
-"""
+"""Reads the two published networks: `model_final.state` (CAE) and `edsr_baseline_x4.pt`."""
 
 import re
 from collections.abc import Mapping

@@ -23,6 +23,7 @@ def make_step(
     *,
     loss: str = "cross_entropy",
     jsd_weight: float = 12.0,
+    ema_decay: float = 0.0,
 ) -> StepFn:
     """Returns the step that trains all parameters and batch statistics of a model.
 
@@ -30,6 +31,8 @@ def make_step(
       loss: "cross_entropy", or "augmix_jsd": cross-entropy on the clean view plus `jsd_weight`
         times the Jensen-Shannon divergence of three views that share one forward pass (AugMix,
         ICLR 2020, equation 3).
+      ema_decay: of the average of all variables, `state.average`; smaller in the first steps,
+        (1 + t) / (10 + t), so that it forgets where it began. 0 keeps none.
     """
     views = VIEWS[loss]
 
@@ -60,6 +63,11 @@ def make_step(
 
         grads, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
         metrics["gradient_norm"] = optax.tree.norm(grads)
-        return state.update(grads, optimizer, dict(model_state)), metrics
+        new = state.update(grads, optimizer, dict(model_state))
+        if ema_decay:
+            decay = jnp.minimum(ema_decay, (1 + new.step) / (10 + new.step))
+            now = {"params": new.params, **new.model_state}
+            new = new.averaged(optax.incremental_update(now, new.average, 1 - decay))
+        return new, metrics
 
     return step_fn

@@ -15,6 +15,7 @@ from robust_jax import writers
 LABELS = {
     "original": "original",
     "teacher": "teacher",
+    "teacher_clean": "teacher, trained clean",
     "apt": "APT",
     "full_finetune": "full fine-tuning",
     "wise_ft": "WiSE-FT",

@@ -18,7 +18,7 @@ from robust_jax.report import plots, read, read_arrays, subject, tables
 Summary = Mapping[str, Any]
 Results = list[dict[str, Any]]
 
-MAIN = ("original", "teacher", "apt", "full_finetune", "wise_ft", "lp_ft")
+MAIN = ("original", "teacher", "teacher_clean", "apt", "full_finetune", "wise_ft", "lp_ft")
 TEXTS = {  # figure -> title, what it shows and how to read it
     "by_corruption": (
         "Accuracy by corruption",

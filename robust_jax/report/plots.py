@@ -30,6 +30,7 @@ EXAMPLE_KEYS = ("images", "labels", "original", "ours", "head", "caption")
 STYLES: dict[str, tuple[str, str, Any]] = {  # method -> colour, marker, dash
     "original": ("#000000", "s", (0, (1, 1.5))),
     "teacher": ("#777777", "P", (0, (1, 3))),
+    "teacher_clean": ("#777777", "P", (0, (1, 6))),
     "apt": ("#e69f00", "^", (0, (5, 2))),
     "full_finetune": ("#56b4e9", "D", (0, (5, 1.5, 1, 1.5))),
     "wise_ft": ("#cc79a7", "v", (0, (8, 3))),

@@ -29,7 +29,8 @@ class Stage:
 
 STAGES = {
     "pretrain": Stage(("seed", "data", "student", "pretrain"), (), ("pretrain", "tb/pretrain")),
-    "teacher": Stage(("seed", "data", "teacher"), (), ("teacher", "tb/teacher")),
+    "distort": Stage(("seed", "data", "distort"), (), ("distort", "tb/distort")),
+    "teacher": Stage(("seed", "data", "teacher"), ("distort",), ("teacher", "tb/teacher")),
     "cache": Stage(
         (
             "augmented",

@@ -1,16 +1,15 @@
 """Stage `cache`: runs trunk and teacher over the augmented set once, where that pays."""
 
-import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from robust_jax import config as config_lib
 from robust_jax import sharding
+from robust_jax.checkpoint import parameter_hash
 from robust_jax.data.cache import Block, FeatureCache, build
 from robust_jax.method import distillation
 from robust_jax.method.selection import HEADS
@@ -22,11 +21,6 @@ def run(context: Context) -> dict[str, Any]:
     from robust_jax.data.pipeline import ordered_batches
 
     elements, section = context.augmented_set(), context.config.distill
-    replicas = context.config.augmented.replicas
-    print(
-        f"augmented set: N' = {replicas} x {len(context.train):,} = "
-        f"{replicas * len(context.train):,} elements, aN' = {len(elements):,} are used"
-    )
     student, frozen = context.student(HEADS), load_frozen(context)
     teacher = (context.teacher_model, context.teacher_entry)
     dtype = jnp.dtype(context.config.cache.dtype)
@@ -83,11 +77,10 @@ def decide(section: Any, gigabytes: float, passes: float) -> tuple[bool, str]:
 
 def fingerprint(context: Context) -> dict[str, Any]:
     """Returns what determines the content of the cache."""
-    elements = context.augmented_set()
     return {
+        **context.augmented_set().to_json(),
         "student": parameter_hash(context.variables("pretrain")),
         "teacher": parameter_hash(context.variables("teacher")),
-        "source": elements.source.fingerprint,
         "models": [
             context.config.student.name,
             context.config.student.dtype,
@@ -95,23 +88,8 @@ def fingerprint(context: Context) -> dict[str, Any]:
             context.config.teacher.dtype,
         ],
         "boundary": context.plan.boundary,
-        "ops": elements.ops,
-        "augment_ops": elements.views["aug"],
-        "seed": elements.seed,
-        "replicas": elements.replicas,
-        "fraction": elements.fraction,
-        "elements": len(elements),
         "dtype": context.config.cache.dtype,
     }
-
-
-def parameter_hash(tree: Any) -> str:
-    """Returns a hash of every path and value of a tree of arrays."""
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        found.update(jax.tree_util.keystr(path).encode())
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()[:16]
 
 
 def load_frozen(context: Context) -> dict[str, Any]:

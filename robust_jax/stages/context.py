@@ -1,5 +1,6 @@
 """What every stage of a run shares: its networks and its data."""
 
+import functools
 from typing import Any
 
 import ml_collections
@@ -9,7 +10,9 @@ from etils import epath
 from robust_jax import config as config_lib
 from robust_jax import sharding
 from robust_jax.data import sources
+from robust_jax.data.copies import Copies, copy_names
 from robust_jax.data.elements import Elements
+from robust_jax.data.mixture import Mixture
 from robust_jax.stages.networks import Networks
 from robust_jax.state import TrainState
 from robust_jax.train import Batches, StepFn, train
@@ -25,23 +28,47 @@ class Context(Networks):
           ValueError: for bad data, an unknown model, or batches that do not fit the devices.
         """
         index = epath.Path(workdir) / "data"
-        train = sources.load(config.data, "train", index_dir=index)
+        # All of the training images: those that are trained on, and those held out.
+        self.source = sources.load(config.data, "train", index_dir=index)
         self.val = sources.load(config.data, "val", index_dir=index)
-        super().__init__(config, workdir, train.class_names)
+        super().__init__(config, workdir, self.source.class_names)
         for section in config_lib.TRAINED_SECTIONS:
             sharding.check_batch_size(
                 config[section].batch_size, self.mesh, f"{section}.batch_size"
             )
-        held_out = min(config.data.calibration_images, len(train) // 10)
+        count = len(self.source)
+        held_out = min(config.data.calibration_images, count // 10)
         if held_out < 1:
             raise ValueError(
-                f"too few training images; got {len(train)}; a run needs at least 10, a tenth of "
+                f"too few training images; got {count}; a run needs at least 10, a tenth of "
                 "which calibrates the head selection"
             )
-        order = np.random.default_rng((config.seed, 1)).permutation(len(train))
-        self.calibration = train.subset(np.sort(order[:held_out]))
-        self.train = train.subset(np.sort(order[held_out:]))
-        self.data_fingerprint = config_lib.digest([train.fingerprint, self.val.fingerprint])
+        order = np.random.default_rng((config.seed, 1)).permutation(count)
+        self._parts = {
+            "calibration": np.sort(order[:held_out]),
+            "train": np.sort(order[held_out:]),
+        }
+        self.calibration = self.source.subset(self._parts["calibration"])
+        self.train = self.source.subset(self._parts["train"])
+        self.data_fingerprint = config_lib.digest([self.source.fingerprint, self.val.fingerprint])
+
+    @functools.cached_property
+    def all_copies(self) -> Copies:
+        """Where the distorted copies of all training images lie, or will."""
+        section = self.config.distort
+        directory = section.dir or self.workdir / "distort" / "copies"
+        return Copies.of(directory, copy_names(section.networks, section.copies), self.source)
+
+    def drawn(self, part: str, section: ml_collections.ConfigDict) -> dict[str, Any]:
+        """Returns the mixture of a config section and the copies of a part of the training images.
+
+        Args:
+          part: "train" or "calibration".
+          section: with a `mixture`.
+        """
+        mixture = Mixture(section.mixture.to_dict(), self.all_copies.names)
+        copies = self.all_copies.subset(self._parts[part]) if mixture.needs_copies else None
+        return {"mixture": mixture, "copies": copies}
 
     def train_steps(
         self,
@@ -75,10 +102,12 @@ class Context(Networks):
         return Elements(
             source=self.train,
             ops=self.ops("train_ops"),
-            views={"clean": "", "aug": self.ops("augment_ops")},
+            views={"clean": ""},
+            drawn={"aug": self.ops("augment_ops")},
             seed=self.config.seed,
             replicas=section.replicas,
             fraction=section.fraction,
+            **self.drawn("train", section),
         )
 
     def calibration_set(self) -> Elements:
@@ -86,7 +115,9 @@ class Context(Networks):
         return Elements(
             source=self.calibration,
             ops=self.ops("eval_ops"),
-            views={"clean": "", "aug": self.ops("augment_ops")},
+            views={"clean": ""},
+            drawn={"aug": self.ops("augment_ops")},
             seed=self.config.seed + 1,
             replicas=1,
+            **self.drawn("calibration", self.config.augmented),
         )

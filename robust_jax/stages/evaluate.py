@@ -18,6 +18,9 @@ from robust_jax.stages.baselines import TUNED
 from robust_jax.stages.context import Context
 from robust_jax.stages.routing import ROUTED
 
+# Networks of the teacher's kind, and where they lie.
+TEACHERS = {"teacher": "teacher", "teacher_clean": "baselines/teacher_clean"}
+
 
 def run(context: Context) -> None:
     """Evaluates and writes results.jsonl and what the report's pictures need."""
@@ -61,8 +64,9 @@ def load_arrays(context: Context) -> dict[str, Any]:
     """Returns the arrays of every model that is evaluated."""
     wanted = context.config.baselines.methods
     arrays: dict[str, Any] = {"student": context.variables("pretrain"), "tuned": {}}
-    if "teacher" in wanted:
-        arrays["teacher"] = context.variables("teacher")
+    for name, path in TEACHERS.items():
+        if name in wanted:
+            arrays[name] = context.variables(path)
     arrays["tuned"]["ours"] = context.tuned("distill/ours", HEADS)
     for name in wanted:
         if name in TUNED:
@@ -85,10 +89,11 @@ def answers(
         frozen = arrays["student"]
         z = student.trunk(frozen, images)
         out = {"original/label": student.original(frozen, z).argmax(-1)}
-        if "teacher" in arrays:
-            x = normalise(images, context.teacher_entry)
-            said: Any = context.teacher_model.apply(arrays["teacher"], x)
-            out["teacher/label"] = said.argmax(-1)
+        for name in TEACHERS:
+            if name in arrays:
+                x = normalise(images, context.teacher_entry)
+                said: Any = context.teacher_model.apply(arrays[name], x)
+                out[f"{name}/label"] = said.argmax(-1)
         for name, one in single.items():
             (logits,) = one.tail(frozen, arrays["tuned"][name], z).values()
             out[f"{name}/label"] = logits.argmax(-1)

@@ -93,7 +93,10 @@ class Networks:
         return {name: models.entry_to_json(entry) for name, entry in entries.items()}
 
     def ops(self, key: str) -> str:
-        """Returns one of the strings of `config.data` with its placeholders filled in."""
+        """Returns an ops string of `config.data`, or of another section as "distort.ops".
+
+        Its placeholders are filled in.
+        """
         size, entry = self.image_size, self.student_entry
         values = {
             "size": size,
@@ -101,9 +104,10 @@ class Networks:
             "resize": entry.shorter_side(size),
             "interpolation": entry.interpolation,
         }
-        text = self.config.data[key]
-        for name, value in values.items():
-            text = text.replace(f"{{{name}}}", str(value))
+        section, _, name = key.rpartition(".")
+        text = self.config[section or "data"][name]
+        for placeholder, value in values.items():
+            text = text.replace(f"{{{placeholder}}}", str(value))
         return text
 
     @functools.cached_property
@@ -137,10 +141,19 @@ class Networks:
             rate=self.config.method.dropout,
         )
 
-    def variables(self, stage: str) -> dict[str, Any]:
-        """Returns the trained variables of stage "pretrain" (the student) or "teacher"."""
-        model = self.student_model if stage == "pretrain" else self.teacher_model
-        return self.load(f"{stage}/variables", self.shapes(model))
+    def network(self, name: str) -> tuple[models.StagedModel, models.ModelEntry]:
+        """Returns the "student" or the "teacher" and what is known of it."""
+        if name == "student":
+            return self.student_model, self.student_entry
+        return self.teacher_model, self.teacher_entry
+
+    def variables(self, path: str) -> dict[str, Any]:
+        """Returns the trained variables in `path/variables`: of the student for "pretrain".
+
+        Every other path is the teacher's network.
+        """
+        model, _ = self.network("student" if path == "pretrain" else "teacher")
+        return self.load(f"{path}/variables", self.shapes(model))
 
     def tuned(self, path: str, heads: tuple[str, ...]) -> dict[str, Any]:
         """Returns the tuned parameters stored in `path/tuned`."""

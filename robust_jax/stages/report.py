@@ -13,6 +13,7 @@ from robust_jax.report import page, tables
 from robust_jax.stages import results
 from robust_jax.stages.baselines import TUNED
 from robust_jax.stages.context import Context
+from robust_jax.stages.evaluate import TEACHERS
 from robust_jax.stages.routing import ROUTED
 
 
@@ -48,29 +49,40 @@ def costs(context: Context, method: str) -> dict[str, Any]:
     """Returns tuned and total parameters and the seconds of training that a method needs.
 
     Seconds are those of every stage that the method could not do without, compilation apart:
-    for `ours` teacher, cache and distillation. The original model comes trained: it has none.
+    for `ours` distorted copies, teacher, cache and distillation. The original model comes trained:
+    it has none.
     """
     plan = context.plan
-    seconds = {name: stages.result(context.workdir, name) for name in ("teacher", "cache")}
-    if method == "teacher":
+    took = {
+        name: stages.result(context.workdir, name)["seconds"]
+        for name in ("distort", "teacher", "cache", "distill")
+    }
+    baselines = stages.result(context.workdir, "baselines")
+    if method in TEACHERS:
         params = context.shapes(context.teacher_model)["params"]
         total = sum(leaf.size for leaf in jax.tree.leaves(params))
-        return {
-            "tuned_params": total,
-            "total_params": total,
-            "train_seconds": seconds["teacher"]["seconds"],
-        }
+        own = took["teacher"] + (took["distort"] if draws_copies(context, "teacher") else 0)
+        if method != "teacher":
+            own = baselines[method]["seconds"]
+        return {"tuned_params": total, "total_params": total, "train_seconds": own}
     if method == "original":
         return {"tuned_params": 0, "total_params": plan.total_params}
     trained = ROUTED[method][0] if method in ROUTED else method
+    distorted = draws_copies(context, "augmented")
     if trained == "ours":
-        own = stages.result(context.workdir, "distill")["seconds"]
-        own += seconds["teacher"]["seconds"]
+        own = took["distill"] + took["teacher"]
+        distorted |= draws_copies(context, "teacher")
     else:
-        own = stages.result(context.workdir, "baselines")[trained]["seconds"]
+        own = baselines[trained]["seconds"]
+    own += took["distort"] if distorted else 0
     heads = len(TUNED.get(trained, HEADS))
     return {
         "tuned_params": plan.tuned_with_heads(heads),
         "total_params": plan.total_params,
-        "train_seconds": own + seconds["cache"]["seconds"],
+        "train_seconds": own + took["cache"],
     }
+
+
+def draws_copies(context: Context, section: str) -> bool:
+    """Tells whether the mixture of a section of the config draws distorted copies."""
+    return context.drawn("train", context.config[section])["mixture"].needs_copies

@@ -1,22 +1,21 @@
-"""Stage `teacher`: trains the small robust teacher (AugMix with its consistency loss)."""
+"""Stage `teacher`: trains the small robust teacher (AugMix, DeepAugment, the consistency loss)."""
 
 from typing import Any
 
+from robust_jax.stages import classifier
 from robust_jax.stages.context import Context
-from robust_jax.stages.pretrain import train_classifier
 
 
 def run(context: Context) -> dict[str, Any]:
     """Trains the teacher; returns its clean accuracy and times."""
     section = context.config.teacher
-    return train_classifier(
+    return classifier.train(
         context,
         "teacher",
-        context.teacher_model,
-        context.teacher_entry,
+        "teacher",
+        section,
         loss=section.loss,
         jsd_weight=section.jsd_weight,
-        # Without the consistency loss there is one view, and it has to be the augmented one.
-        augmented_image=section.loss == "cross_entropy",
-        start=section.weights,
+        augmented=True,
+        ema_decay=section.ema_decay,
     )

@@ -43,8 +43,8 @@ def read(path: str | os.PathLike[str]) -> WeightFile:
     """Reads a weight file or a directory of them.
 
     Args:
-      path: a .safetensors, .npz, .pt, .pth or .bin file (the last three also TorchScript), a
-        directory as `save_pretrained()` or open_clip writes it, or the address of one of these:
+      path: a .safetensors, .npz, .pt, .pth, .bin or .state file (the last four also TorchScript),
+        a directory as `save_pretrained()` or open_clip writes it, or the address of one of these:
         hf://owner/name[@revision][/file], gs://bucket/path.
 
     Raises:
@@ -162,6 +162,7 @@ _READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".pt": torch_file.read,
     ".pth": torch_file.read,
     ".bin": torch_file.read,
+    ".state": torch_file.read,
 }
 
 

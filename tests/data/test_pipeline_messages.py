@@ -34,7 +34,7 @@ def test_impossible_ranges_are_told(kwargs):
     ("kwargs", "message"),
     [
         ({"views": {}}, r"views name the images.*at least one"),
-        ({"views": {"label": ""}}, r"got {'label': ''}; .*none of id, element, label, mask"),
+        ({"views": {"label": ""}}, r"got \['label'\]; .*none of id, element, label, mask"),
         ({"replicas": -1}, r"replicas is negative; got -1"),
         ({"replicas": 1, "fraction": 0.0}, r"fraction is not in \(0, 1\]; got 0.0"),
         ({"replicas": 1, "fraction": 1.5}, r"got 1.5"),

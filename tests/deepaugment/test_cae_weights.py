@@ -62,6 +62,8 @@ def test_changes_of_some_filters(layer, name, faithful):
             return -x * (1 + special.erf(x / np.sqrt(2))) / 2
         return -x if name == "negate_filters" else 0 * x
 
+    count = 12 if name == "negate_filters" else 25
+    seen, most = [], []
     for (w, b), (w2, b2) in results(name, layer, faithful):
         if layer == TRANSPOSED and not faithful:  # the file has its inputs first
             w, w2 = w.swapaxes(0, 1), w2.swapaxes(0, 1)
@@ -74,13 +76,15 @@ def test_changes_of_some_filters(layer, name, faithful):
                 assert times[k] < 8
             np.testing.assert_allclose(b_k, b2[k], atol=1e-6)
         np.testing.assert_array_equal(b[len(w) :], b2[len(w) :])
-        count = 12 if name == "negate_filters" else 25
-        if not faithful:
-            assert (times.sum(), times.max()) == (count, 1)
-        elif name == "gelu_filters":
-            assert times.sum() == count
-        else:
-            assert 0 < times.sum() <= count
+        seen.append(times.sum())
+        most.append(times.max())
+    if name == "gelu_filters" or not faithful:
+        assert set(seen) == {count}
+        assert (max(most) > 1) == faithful  # drawn again
+    else:
+        assert 0 < min(seen) < count and max(seen) <= count
+    if name == "negate_filters":  # one drawn twice is back: pairs of draws vanish
+        assert all(number % 2 == count % 2 for number in seen)
 
 
 @pytest.mark.parametrize("faithful", [True, False])
@@ -94,7 +98,7 @@ def test_scale_weights(faithful):
         np.testing.assert_allclose(ratio.min(), low, atol=0.02 * slope)
         np.testing.assert_allclose(ratio.mean(), low + slope / 2, atol=0.02 * slope)
         slopes.append(slope)
-    assert 8 > max(slopes) > 4 > min(slopes) > 0
+    assert 8 > max(slopes) > 6.5 and 4 > min(slopes) > 0
 
 
 def test_mask_weights():
@@ -118,6 +122,7 @@ def test_rotate_kernel():
 @pytest.mark.parametrize("faithful", [True, False])
 @pytest.mark.parametrize("layer", ["d_up_conv_1_0", TRANSPOSED])
 def test_negate_fifth(layer, faithful):
+    counts = []
     for (w, b), (w2, b2) in results("negate_fifth", layer, faithful):
         if layer == TRANSPOSED and not faithful:
             w, w2 = w.swapaxes(0, 1), w2.swapaxes(0, 1)
@@ -125,8 +130,9 @@ def test_negate_fifth(layer, faithful):
         negated = np.asarray([np.array_equal(-w[k], w2[k]) for k in range(len(w))])
         kept = np.asarray([np.array_equal(w[k], w2[k]) for k in range(len(w))])
         assert np.all(negated != kept)
-        assert 0 < negated.sum() <= len(w) // 5
-        assert faithful or negated.sum() == len(w) // 5
+        counts.append(negated.sum())
+    assert max(counts) <= len(w) // 5
+    assert 0 < min(counts) < len(w) // 5 if faithful else min(counts) == len(w) // 5
 
 
 def test_keep_largest_tap():
@@ -144,9 +150,19 @@ def test_layers_that_are_drawn(name, faithful):
 
     def run(key):
         new = cae_weights.perturb(key, params, model, [name], faithful=faithful)
-        return {k: jnp.any(new[k]["kernel"] != params[k]["kernel"]) for k in params}
+        return (
+            {k: jnp.any(new[k]["kernel"] != params[k]["kernel"]) for k in params},
+            {k: reversed_of(new[k], params[k]) for k in params},
+        )
 
-    moved = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 64))
+    def reversed_of(new, old):
+        return jnp.all(new["kernel"] == old["kernel"][..., ::-1]) & jnp.all(
+            new["bias"] == old["bias"][::-1]
+        )
+
+    moved, reverse = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 64))
+    if name == "flip_filters":
+        jax.tree.map(np.testing.assert_array_equal, moved, reverse)
     layers = cae_weights.layers_of(model, name)
     assert {layer for layer, found in moved.items() if found.any()} == set(layers)
     counts = np.stack([np.asarray(moved[layer]) for layer in layers]).sum(0)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 from robust_jax.deepaugment import cae_weights, published
 from robust_jax.deepaugment.cae import CAE, binarise
 from robust_jax.deepaugment.edsr import EDSR, pixel_shuffle
+from robust_jax.weights import files
 
 SMALL_CAE, SMALL_EDSR = CAE(width=8, code=6, blocks=2, detail=5), EDSR(width=8, blocks=4)
 
@@ -83,8 +86,7 @@ def test_cae_agrees_with_torch():
         np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), atol=2e-5)
 
 
-@pytest.mark.parametrize("change", ["", "negate", "relu", "skip", "chained_skip"])
-def test_edsr_agrees_with_torch(change):
+def test_edsr_agrees_with_torch():
     torch = pytest.importorskip("torch")
     from torch_networks import TorchEDSR
 
@@ -95,19 +97,65 @@ def test_edsr_agrees_with_torch(change):
     whole = {name: t.numpy() for name, t in reference.state_dict().items()}
     variables = {"params": published.load(SMALL_EDSR, whole)}
     images = 255 * np.random.default_rng(1).random((2, 5, 6, 3), np.float32)
-    options = {}
-    if change == "negate":
-        options["middle"] = jnp.negative
-    elif change == "relu":
-        options["middle"] = jax.nn.relu
-    elif change:
-        options["keep"] = jnp.asarray([True, True, False, True, False])
-        options["chained"] = jnp.asarray(change == "chained_skip")
-    ours = SMALL_EDSR.apply(variables, images, **options)
+    ours = SMALL_EDSR.apply(variables, images)
     with torch.no_grad():
-        inputs = torch.tensor(images.transpose(0, 3, 1, 2))
-        theirs = reference(inputs, change, SMALL_EDSR.cut, skipped=(2, 4)).numpy()
+        theirs = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
     np.testing.assert_allclose(ours, theirs.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-2)
+
+
+def numpy_edsr(tensors, image, body):
+    """EDSR on f32[h, w, 3], from the tensors of its file.
+
+    Args:
+      body: (features, its modules as functions) -> (features that skip it, its result).
+    """
+
+    def conv(name, x):
+        padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+        weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        return np.einsum("hwirs,oirs->hwo", windows, weight) + bias
+
+    def block(i):
+        return lambda x: x + conv(f"body.{i}.body.2", np.maximum(conv(f"body.{i}.body.0", x), 0))
+
+    mean = 255 * np.asarray([0.4488, 0.4371, 0.4040])
+    modules = [*(block(i) for i in range(4)), lambda x: conv("body.4", x)]
+    skip, result = body(conv("head.0", image - mean), modules)
+    y = skip + result
+    for name in ("tail.0.0", "tail.0.2"):
+        y = conv(name, y)
+        h, w, c = y.shape
+        y = y.reshape(h, w, c // 4, 2, 2).transpose(0, 3, 1, 4, 2).reshape(2 * h, 2 * w, c // 4)
+    return conv("tail.1", y) + mean
+
+
+def chain(x, modules):
+    return functools.reduce(lambda x, module: module(x), modules, x)
+
+
+SKIPPED = np.asarray([True, True, False, True, False])  # modules 2 and 4 are left out
+
+
+@pytest.mark.parametrize(
+    "options, body",
+    [
+        ({}, lambda x, m: (x, chain(x, m))),
+        ({"before": jnp.negative}, lambda x, m: (-x, chain(-x, m))),
+        ({"middle": jnp.negative}, lambda x, m: (x, chain(-m[0](x), m[1:]))),
+        # The published code uses the last one only of those that are left.
+        ({"keep": SKIPPED, "chained": np.False_}, lambda x, m: (x, m[3](x))),
+        ({"keep": SKIPPED, "chained": np.True_}, lambda x, m: (x, chain(x, [m[0], m[1], m[3]]))),
+    ],
+    ids=["plain", "before", "middle", "skip_faithful", "skip_chained"],
+)
+def test_distorted_edsr_in_numpy(options, body):
+    tensors = file_of(SMALL_EDSR)
+    image = 255 * np.random.default_rng(1).random((5, 6, 3), np.float32)
+    params = published.load(SMALL_EDSR, tensors)
+    run = jax.jit(lambda image: SMALL_EDSR.apply({"params": params}, image[None], **options)[0])
+    expected = numpy_edsr(tensors, image.astype(np.float64), body)
+    np.testing.assert_allclose(run(image), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_pixel_shuffle_by_hand():
@@ -128,6 +176,49 @@ def test_binarise():
     np.testing.assert_allclose(bits.mean(0), expected, atol=0.04)
     grad = jax.grad(lambda code: binarise(keys[0], code).sum())(code)
     np.testing.assert_allclose(grad, 0.5)  # of the probability
+
+
+def published_names(model):
+    """The names of the published files, written out once more."""
+    if isinstance(model, EDSR):
+        stems = ["head.0", "body.16", "tail.0.0", "tail.0.2", "tail.1"]
+        stems += [f"body.{i}.body.{j}" for i in range(16) for j in (0, 2)]
+    else:
+        stems = ["e_conv_1.1", "e_conv_2.1", "e_conv_3.0"]
+        stems += [f"d_up_conv_{i}.{j}" for i in (1, 2, 3) for j in (0, 3)]
+        stems += [f"{side}_block_{i}.{j}" for side in "ed" for i in (1, 2, 3) for j in (1, 4)]
+    return {f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("model", [CAE(), EDSR()])
+def test_each_tensor_of_a_published_file_finds_its_place(model):
+    tensors = file_of(model)
+    assert tensors.keys() == published_names(model)
+    params = published.load(model, tensors)
+    if isinstance(model, EDSR):
+        body = params.pop("body")
+        ours = {"head": "head.0", "body_end": "body.16", "tail": "tail.1"}
+        ours |= {"up_1": "tail.0.0", "up_2": "tail.0.2"}
+        for i, j in np.ndindex(16, 2):
+            params[f"{i}.{j}"] = {kind: body[kind][i, j] for kind in body}
+            ours[f"{i}.{j}"] = f"body.{i}.body.{2 * j}"
+    else:
+        ours = {name: f"{name[:-2]}.{name[-1]}" for name in params}
+    for name, leaves in params.items():
+        theirs = tensors[f"{ours[name]}.weight"].transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(leaves["kernel"], theirs)
+        np.testing.assert_array_equal(leaves["bias"], tensors[f"{ours[name]}.bias"])
+    assert 2 * len(params) == len(tensors)
+
+
+def test_a_state_file_is_loaded(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = file_of(SMALL_CAE)
+    path = tmp_path / "model_final.state"
+    saved = {f"module.{name}": torch.tensor(t) for name, t in tensors.items()}
+    torch.save(saved, path, _use_new_zipfile_serialization=False)
+    found = published.load(SMALL_CAE, files.read(path).tensors)
+    jax.tree.map(np.testing.assert_array_equal, found, published.load(SMALL_CAE, tensors))
 
 
 @pytest.mark.parametrize("model", [SMALL_CAE, SMALL_EDSR])

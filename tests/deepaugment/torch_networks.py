@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 
 class TorchCAE(nn.Module):
@@ -94,16 +93,6 @@ class TorchEDSR(nn.Module):
         ]
         self.tail = nn.Sequential(nn.Sequential(*up), nn.Conv2d(width, 3, 3, padding=1))
 
-    def forward(self, x, change="", cut=0, skipped=()):
-        """Args: change: "", "negate", "relu", "skip" (as the published code) or "chained_skip"."""
+    def forward(self, x):
         x = self.head(self.sub_mean(x))
-        if change in ("skip", "chained_skip"):
-            y = x
-            for i, module in enumerate(self.body):
-                if i not in skipped:
-                    y = module(y if change == "chained_skip" else x)
-        else:
-            y = self.body[:cut](x)
-            y = {"": lambda v: v, "negate": torch.neg, "relu": F.relu}[change](y)
-            y = self.body[cut:](y)
-        return self.add_mean(self.tail(x + y))
+        return self.add_mean(self.tail(x + self.body(x)))

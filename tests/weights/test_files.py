@@ -146,7 +146,7 @@ def test_cut_off(tmp_path, suffix):
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 346293852\n"
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pt", ".pth", ".bin"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pt", ".pth", ".bin", ".state"])
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -161,6 +161,16 @@ def test_what_stands_in_for_weights(tmp_path, suffix, data, message):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
         files.read(str(path))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_state_is_what_pt_is(tmp_path, zipped):
+    torch = pytest.importorskip("torch")
+    tensors = {"e_conv_1.1.weight": np.ones((2, 3), np.float32), "e_conv_1.1.bias": np.arange(2.0)}
+    named = {name: torch.tensor(array) for name, array in tensors.items()}
+    path = tmp_path / "model_final.state"  # the name of DeepAugment's autoencoder
+    torch.save(named, path, _use_new_zipfile_serialization=zipped)
+    same(files.read(path).tensors, tensors)
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a", "a.ckpt", "a.SAFETENSORS"])

@@ -1,0 +1,144 @@
+"""Training all of a network as a classifier: the clean student, and the teachers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from robust_jax import config as config_lib
+from robust_jax import models, optim, weights
+from robust_jax.checkpoint import parameter_hash
+from robust_jax.data.pipeline import Elements, train_batches
+from robust_jax.evals import classification, metrics
+from robust_jax.method import supervised
+from robust_jax.stages.context import Context
+from robust_jax.state import TrainState
+
+
+def load_weights(
+    context: Context, name: str, classifier: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fills the student or the teacher from its `weights`, and says what was loaded.
+
+    Args:
+      context: of the run.
+      name: "student" or "teacher".
+      classifier: "load" the file's or a "new" one.
+
+    Returns:
+      The variables, on the host; and which weights they are.
+
+    Raises:
+      ValueError: when the file does not fit the network, or its classifier the data.
+    """
+    section = context.config[name]
+    model, _ = context.network(name)
+    found, count = weights.find(section.weights, section.name), len(context.class_names)
+    if classifier == "load" and found.num_classes != count:
+        raise ValueError(
+            f"the classifier of the weights is of other classes; got {found.num_classes} in "
+            f"{section.weights} and {count} in the data; use student.classifier=probe"
+        )
+    variables, report = found.load(model, classifier=classifier)
+    print(f"{name}: {section.weights} ({found.format}): {report}")
+    digest = parameter_hash(found.file.tensors)
+    return variables, {"weights_format": found.format, "weights_hash": digest}
+
+
+def train(
+    context: Context,
+    path: str,
+    name: str,
+    section: ml_collections.ConfigDict,
+    *,
+    loss: str = "cross_entropy",
+    jsd_weight: float = 0.0,
+    augmented: bool = False,
+    ema_decay: float = 0.0,
+) -> dict[str, Any]:
+    """Trains all of a network, from its `weights` or from random ones, and stores it.
+
+    Args:
+      path: below the workdir; the network goes to `path/variables`.
+      name: "student" or "teacher", for the architecture and the weights to start from.
+      section: of the config: durations, optimizer, and the mixture of augmented views.
+      loss: a key of `supervised.VIEWS`.
+      jsd_weight: of the consistency loss.
+      augmented: views are drawn from the section's mixture, else there is one, the image itself.
+      ema_decay: of the average of the weights that is kept in their place; 0 keeps the last.
+
+    Returns:
+      Clean accuracy, times and which weights it began with.
+    """
+    views, drawn, mixture = {"image": ""}, {}, {}
+    if augmented:
+        augment = context.ops("augment_ops")
+        # The consistency loss has augmented views beside the image; without it, it is the image.
+        plain = "image" if len(supervised.VIEWS[loss]) > 1 else ""
+        drawn = {view: "" if view == plain else augment for view in supervised.VIEWS[loss]}
+        views, mixture = {}, context.drawn("train", section)
+    elements = Elements(
+        source=context.train,
+        ops=context.ops("train_ops"),
+        views=views,
+        drawn=drawn,
+        seed=context.config.seed,
+        **mixture,
+    )
+    total = config_lib.duration(section, "total", examples=len(elements), label=path)
+    optimizer = optim.make(section, total)
+    variables, facts = _start(context, name)
+    params = variables.pop("params")
+    model, entry = context.network(name)
+    state, times = context.train_steps(
+        path,
+        supervised.make_step(
+            model, entry, optimizer, loss=loss, jsd_weight=jsd_weight, ema_decay=ema_decay
+        ),
+        TrainState.create(params, optimizer, variables, averaged=ema_decay > 0),
+        {},
+        lambda start, stop: train_batches(
+            elements,
+            batch_size=section.batch_size,
+            start_step=start,
+            num_steps=stop,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
+        total_steps=total,
+        batch_size=section.batch_size,
+    )
+    trained = state.average or {"params": state.params, **state.model_state}
+    return {**facts, **times, **finish(context, path, name, trained), "steps": total}
+
+
+def _start(context: Context, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    model, _ = context.network(name)
+    if context.config[name].weights:
+        variables, facts = load_weights(context, name, "new")
+        return jax.tree.map(jnp.asarray, variables), facts
+    init = jax.jit(model.init)  # operation by operation it would compile a hundred programs
+    return dict(init(jax.random.key(context.config.seed), model.example_input())), {}
+
+
+def finish(context: Context, path: str, name: str, variables: dict[str, Any]) -> dict[str, float]:
+    """Stores the variables of a network and measures them on the clean evaluation images."""
+    context.save(f"{path}/variables", variables)
+    model, entry = context.network(name)
+
+    @jax.jit
+    def answer(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        logits: Any = model.apply(variables, models.normalise(images, entry))
+        return {"label": logits.argmax(-1)}
+
+    outputs = classification.evaluate(
+        answer,
+        variables,
+        classification.EvalSet(context.val, context.ops("eval_ops")),
+        batch_size=context.config.evaluate.batch_size,
+        mesh=context.mesh,
+    )
+    accuracy = metrics.accuracy(outputs["label"], context.val.labels)
+    print(f"{path}: clean accuracy {accuracy.value:.4f} on {accuracy.n} images")
+    return {"clean_accuracy": accuracy.value}
