@@ -128,6 +128,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.evaluate.batch_size = 250  # images at a time
     c.evaluate.corruptions = ("all",)  # all (the 15 of ImageNet-C) or names
     c.evaluate.severities = (1, 2, 3, 4, 5)  # 1 to 5
+    c.evaluate.perturbations = ()  # sequences of ImageNet-P: all (the ten) or names; () is none
     c.evaluate.max_images = config_dict.placeholder(int)  # evaluate on the first so many only
 
     c.train = ConfigDict()

@@ -2,13 +2,13 @@
 
 from ml_collections import ConfigDict
 
-from configs import base, quickstart
+from configs import base, quickstart, recipes
 from robust_jax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config; `runlocal` shrinks it to under a minute."""
-    args = parse_arg(arg, runlocal=False)
+    """Returns the config; `recipe=NAME` picks a teacher's, `runlocal` shrinks it to a minute."""
+    args = parse_arg(arg, runlocal=False, recipe="")
     c = base.get_config()
     c.data.source = "folder"
     # A student trained here from scratch; with real weights, name any model of the zoo instead.
@@ -21,6 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.teacher.total_epochs = 20.0
     c.augmented.replicas = 4
     c.distill.total_epochs = 30.0
+    recipes.apply(c, args.recipe)
     if args.runlocal:
         quickstart.runlocal(c)
     return c

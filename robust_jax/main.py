@@ -103,7 +103,7 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
     import jax
 
     from robust_jax import optim
-    from robust_jax.evals import corruption
+    from robust_jax.evals import corruption, perturbation
     from robust_jax.method import budget
     from robust_jax.stages.context import Context
 
@@ -111,6 +111,7 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
     # Later stages use these: a mistake must not wait until the earlier ones are trained.
     _check_images(context)
     corruption.grid(config.evaluate.corruptions, config.evaluate.severities)
+    perturbation.names(config.evaluate.perturbations)
     model = context.student_model
     shapes = context.shapes(model)
     print(budget.format_table(context.plan, model, shapes["params"]))

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import base, quickstart
 from robust_jax import config as config_lib
+from robust_jax.data.mixture import WAYS
 from robust_jax.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -74,11 +75,51 @@ def test_every_default_is_valid():
             r"distill: two durations; got {'total_steps': 3, 'total_examples': 9}; set one",
         ),
         ({"seed": -1}, r"seed is out of range; got -1"),
+        ({"distort__networks": ("cea",)}, r"distort.networks .*got 'cea'.*did you mean 'cae'"),
+        ({"distort__networks": ("cae", "cae")}, r"names a network twice; got \('cae', 'cae'\)"),
+        ({"distort__copies": 0}, r"distort.copies .*got 0; use a value of at least 1"),
+        ({"distort__fit_steps": 0}, r"distort.fit_steps .*got 0; use a value of at least 1"),
+        ({"distort__edsr_shrink": 3}, r"distort.edsr_shrink .*got 3; use one of \[1, 2, 4\]"),
+        ({"distort__noise2net_max_eps": 0.0}, r"distort.noise2net_max_eps .*above 0.0"),
+        ({"teacher__ema_decay": 1.0}, r"teacher.ema_decay .*got 1.0; .* at most 0.99999"),
+        ({"teacher__mixture__clean": -1.0}, r"teacher.mixture: .*of at least 0 .*'clean': -1.0"),
+        ({"augmented__mixture__augment_ops": 0.0}, r"augmented.mixture: .*and one above 0; got"),
+        (
+            {"augmented__mixture__chained": 1.0},
+            r"augmented.mixture: nothing to draw chained from; .*; add cae or edsr to distort.netw",
+        ),
+        (
+            {"distort__networks": ("edsr",), "teacher__mixture__noise2net": 1.0},
+            r"teacher.mixture: nothing to draw noise2net from; got copies \['edsr_0'\]; add noise2",
+        ),
+        (
+            {"data__allowed_overlap": ("gausian_noise",)},
+            r"data.allowed_overlap .*got 'gausian_noise'.*did you mean 'gaussian_noise'",
+        ),
     ],
 )
 def test_bad_values_are_told(keys, message):
     with pytest.raises(ValueError, match=message):
         validate(changed(**keys), base.get_config())
+
+
+@pytest.mark.parametrize("key", ["train_ops", "augment_ops"])
+def test_training_on_the_test_corruptions_is_refused_unless_allowed(key):
+    ops = "decode|gaussian_noise(severity=1)|random_crop({size}, pad={pad})"
+    keys = {f"data__{key}": ops}
+    with pytest.raises(ValueError, match=rf"data.{key} trains on .*; got gaussian_noise ") as error:
+        validate(changed(**keys), base.get_config())
+    assert """--config.data.allowed_overlap='("gaussian_noise",)'""" in str(error.value)
+    with pytest.raises(ValueError, match=rf"data.{key} trains on .*; got gaussian_noise "):
+        validate(changed(**keys, data__allowed_overlap=("fog",)), base.get_config())
+    validate(changed(**keys, data__allowed_overlap=("gaussian_noise",)), base.get_config())
+
+
+def test_every_way_of_a_mixture_is_valid_with_its_networks():
+    keys = {
+        f"{section}__mixture__{way}": 0.2 for section in ("teacher", "augmented") for way in WAYS
+    }
+    validate(changed(distort__networks=("noise2net", "edsr"), **keys), base.get_config())
 
 
 def test_a_short_part_of_a_long_epoch_is_valid():

@@ -40,6 +40,21 @@ def test_schedules_with_warm_up():
     np.testing.assert_allclose(found, np.r_[linear, cosine], rtol=1e-5)
 
 
+def test_steps_divide_by_ten_after_each_third():
+    found = rates(21, schedule="step")
+    np.testing.assert_allclose(found, np.repeat([0.5, 0.05, 0.005], 7), rtol=1e-5)
+    # The thirds are of all steps, warm-up included.
+    rise, found = np.arange(4) / 4 * 0.5, rates(21, schedule="step", warmup_percent=20.0)
+    expected = np.r_[rise, np.full(3, 0.5), np.repeat([0.05, 0.005], 7)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_warm_up_beyond_the_first_third_comes_to_the_rate_of_its_third():
+    found = rates(21, schedule="step", warmup_percent=48.0)
+    np.testing.assert_allclose(found[:10], np.arange(10) / 10 * 0.5, rtol=1e-5)
+    np.testing.assert_allclose(found[10:], np.repeat([0.05, 0.005], [4, 7]), rtol=1e-5)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_run_of_warm_up_only_trains_nonetheless(schedule):
     found = rates(schedule=schedule, warmup_percent=100.0)

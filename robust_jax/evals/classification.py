@@ -88,12 +88,31 @@ def evaluate(
     Returns:
       name -> array with one row for each image; padding rows are gone.
     """
-    padded = -(-min(batch_size, len(images.labels)) // mesh.size) * mesh.size
+    padded = padded_size(batch_size, images, mesh)
     found: list[Outputs] = []
     for batch, ids in images.batches(padded):
         changed = batch if transform is None else transform(batch, ids)
-        missing = padded - len(changed)
-        filled = np.concatenate([changed, np.repeat(changed[-1:], missing, 0)])
-        outputs = function(arrays, sharding.shard_batch({"image": filled}, mesh)["image"])
-        found.append({k: v[: len(changed)] for k, v in jax.device_get(outputs).items()})
+        found.append(answer(function, arrays, changed, padded, mesh))
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def padded_size(batch_size: int, images: EvalSet, mesh: Mesh) -> int:
+    """Returns the batch size, not above the number of images, as a multiple of the devices."""
+    return -(-min(batch_size, len(images.labels)) // mesh.size) * mesh.size
+
+
+def answer(
+    function: Callable[[Any, jax.Array], dict[str, jax.Array]],
+    arrays: Any,
+    images: np.ndarray,
+    padded: int,
+    mesh: Mesh,
+) -> Outputs:
+    """Applies a function to any number of images, `padded` at a time; see `evaluate`."""
+    found: list[Outputs] = []
+    for start in range(0, len(images), padded):
+        part = images[start : start + padded]
+        filled = np.concatenate([part, np.repeat(part[-1:], padded - len(part), 0)])
+        outputs = function(arrays, sharding.shard_batch({"image": filled}, mesh)["image"])
+        found.append({k: v[: len(part)] for k, v in jax.device_get(outputs).items()})
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}

@@ -37,6 +37,18 @@ def proportion(successes: int, count: int) -> Estimate:
     return Estimate(value, low, high, int(count))
 
 
+def mean_fraction(fractions: ArrayLike) -> Estimate:
+    """The mean of one fraction an image, f[n], with a normal interval cut at 0 and 1."""
+    values = np.asarray(fractions, np.float64)
+    if values.ndim != 1 or not values.size or values.min() < 0 or values.max() > 1:
+        raise ValueError(
+            f"a mean needs one fraction in [0, 1] an image; got shape {values.shape}; give f[n]"
+        )
+    mean = float(values.mean())
+    half = _Z_95 * float(values.std()) / np.sqrt(values.size)
+    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), values.size)
+
+
 def accuracy(predictions: ArrayLike, labels: ArrayLike) -> Estimate:
     """The fraction predicted right. Args: predictions, labels: int[b]."""
     predictions, labels = np.asarray(predictions), np.asarray(labels)

@@ -9,7 +9,7 @@ import numpy as np
 
 from robust_jax import sharding, writers
 from robust_jax.data.pipeline import ordered_batches
-from robust_jax.evals import classification, corruption
+from robust_jax.evals import classification, corruption, perturbation
 from robust_jax.evals.classification import EvalSet
 from robust_jax.method.selection import HEADS, predict
 from robust_jax.models import normalise
@@ -26,6 +26,7 @@ def run(context: Context) -> None:
     """Evaluates and writes results.jsonl and what the report's pictures need."""
     section = context.config.evaluate
     pairs = corruption.grid(section.corruptions, section.severities)
+    sequences = perturbation.names(section.perturbations)
     images = EvalSet(context.val, context.ops("eval_ops"), section.max_images)
     arrays = load_arrays(context)
     methods = [method for method, (student, _) in ROUTED.items() if student in arrays["tuned"]]
@@ -39,7 +40,7 @@ def run(context: Context) -> None:
     store = context.workdir / "evaluate" / "outputs"
     jobs: list[tuple[str, corruption.Transform | None]] = [("clean", None)]
     jobs += [(f"{n}-{s}", corruption.transform(n, s, context.config.seed)) for n, s in pairs]
-    with writers.Progress("evaluate", len(jobs), unit="set") as progress:
+    with writers.Progress("evaluate", len(jobs) + len(sequences), unit="set") as progress:
         for name, transform in jobs:
             # Each file is written whole, so one that exists is finished.
             if not (store / f"{name}.npz").exists():
@@ -53,8 +54,23 @@ def run(context: Context) -> None:
                 )
                 writers.write_arrays(store / f"{name}.npz", outputs)
             progress.advance()
+        for name in sequences:
+            if not (store / f"flips-{name}.npz").exists():
+                outputs = perturbation.labels(
+                    function,
+                    arrays,
+                    images,
+                    name,
+                    batch_size=section.batch_size,
+                    mesh=context.mesh,
+                    seed=context.config.seed,
+                )
+                writers.write_arrays(store / f"flips-{name}.npz", outputs)
+            progress.advance()
     found = {name: writers.read_arrays(store / f"{name}.npz") for name, _ in jobs}
+    flips = {name: writers.read_arrays(store / f"flips-{name}.npz") for name in sequences}
     rows = results.rows(found, images.labels, context.config.seed)
+    rows += results.flip_rows(flips, context.config.seed)
     text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
     writers.write_text(context.workdir / "results.jsonl", text)
     pictures.save(context, images, found, arrays["calibration"].get("ours"))

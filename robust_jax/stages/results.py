@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from robust_jax.corruptions.sequences import is_noise
 from robust_jax.evals import metrics, robustness
 from robust_jax.evals.classification import Outputs
 
@@ -43,6 +44,32 @@ def rows(found: Mapping[str, Outputs], labels: np.ndarray, seed: int) -> list[Ro
                 head = kind.removesuffix("_label")
                 add(method, f"accuracy_{head}_head", metrics.accuracy(values, labels))
     out += _auroc_rows(found, seed)
+    return out
+
+
+def flip_rows(flips: Mapping[str, Outputs], seed: int) -> list[Row]:
+    """Returns one row for each method and perturbation sequence.
+
+    Args:
+      flips: sequence -> {"METHOD/label": int[n, f]}, the answers on its frames.
+      seed: of the run.
+    """
+    out: list[Row] = []
+    for name, outputs in flips.items():
+        for key, labels in outputs.items():
+            reference = labels[:, :1] if is_noise(name) else labels[:, :-1]
+            each = np.mean(labels[:, 1:] != reference, axis=1)
+            estimate = metrics.mean_fraction(each)
+            out.append(
+                {
+                    "method": key.removesuffix("/label"),
+                    "metric": "flip_probability",
+                    "set": "perturbation",
+                    "perturbation": name,
+                    **estimate._asdict(),
+                    "seed": seed,
+                }
+            )
     return out
 
 
@@ -91,6 +118,8 @@ def _method(measured: list[Row]) -> dict[str, Any]:
         out["f_correct_shift"] = float(np.mean(shifted))
     if auroc := values("routing_auroc", "all"):
         out["routing_auroc"] = auroc[0]
+    if flips := values("flip_probability", "perturbation"):
+        out["mean_flip_probability"] = float(np.mean(flips))
     by_corruption: dict[str, list[float]] = {}
     for row in measured:
         if row["metric"] == "accuracy" and row["set"] == "corruption":

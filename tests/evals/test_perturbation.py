@@ -2,11 +2,16 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
 from robust_jax.corruptions.sequences import SEQUENCES, perturb
-from robust_jax.evals.perturbation import flip_probabilities
+from robust_jax.data.sources import from_arrays
+from robust_jax.evals.classification import EvalSet
+from robust_jax.evals.perturbation import flip_probabilities, labels
+from robust_jax.evals.perturbation import names as sequence_names
+from robust_jax.sharding import make_mesh
 
 
 def grey(*levels):
@@ -104,14 +109,49 @@ def test_frames_are_cropped():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["snoww"]}, "did you mean 'snow'"),
+        ({"perturbations": ["snoww"]}, "did you mean 'snow'"),
         ({"images": grey(1)[:0]}, "got 0 images"),
         ({"batch_size": 0}, "batch_size 0"),
-        ({"answer": lambda frames: np.zeros(len(frames))}, "one row of logits an image"),
-        ({"answer": lambda frames: np.full((len(frames), 3), np.nan)}, "must be finite"),
+        ({"logits_of": lambda frames: np.zeros(len(frames))}, "one row of logits an image"),
+        ({"logits_of": lambda frames: np.full((len(frames), 3), np.nan)}, "must be finite"),
     ],
 )
 def test_mistakes(change, message):
-    given = {"answer": bright, "images": grey(1), "names": ["translate"], "batch_size": 1} | change
+    given = {
+        "logits_of": bright,
+        "images": grey(1),
+        "perturbations": ["translate"],
+        "batch_size": 1,
+    } | change
     with pytest.raises(ValueError, match=message):
         flip_probabilities(**given)
+
+
+def test_labels_along_sequences_of_a_set():
+    """Every frame of every image once, in order, for any batch size."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (37, 12, 12, 3), np.uint8)
+    source = from_arrays(images, np.zeros(37, np.int32), ["a", "b"])
+
+    @jax.jit
+    def function(arrays, batch):
+        level = batch.astype(np.float32).mean((1, 2, 3))
+        return {"one/label": (level > arrays).astype(np.int32), "one/head": level}
+
+    for batch_size in (8, 100):
+        found = labels(
+            function,
+            np.float32(127),
+            EvalSet(source, ""),
+            "brightness",
+            batch_size=batch_size,
+            mesh=make_mesh(),
+            seed=0,
+        )
+        assert set(found) == {"one/label"}
+        frames = perturb(images, "brightness", ids=np.arange(37), seed=0)
+        expected = frames.mean((2, 3, 4), dtype=np.float32) > 127
+        assert np.mean(found["one/label"] == expected) > 0.999  # a mean may lie on the edge
+    with pytest.raises(ValueError, match="unknown sequences in evaluate"):
+        sequence_names(("brightnes",))
+    assert sequence_names(("all",)) == SEQUENCES

@@ -70,3 +70,16 @@ def test_absent_metrics_are_absent():
         "corrupted_accuracy",
         "accuracy_by_corruption",
     }
+
+
+def test_flips_by_hand():
+    along = np.array([[0, 1, 1, 0, 0], [2, 2, 2, 2, 2], [3, 4, 5, 3, 3]])
+    rows = results.flip_rows(
+        {"translate": {"teacher/label": along}, "gaussian_noise": {"teacher/label": along}}, seed=3
+    )
+    value = {row["perturbation"]: row["value"] for row in rows}
+    assert value["translate"] == pytest.approx((2 / 4 + 0 + 3 / 4) / 3)  # .416667
+    assert value["gaussian_noise"] == pytest.approx((2 / 4 + 0 + 2 / 4) / 3)  # with frame 1
+    assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 3 for row in rows)
+    summary = results.method_summaries(rows)["teacher"]
+    assert summary["mean_flip_probability"] == pytest.approx(np.mean(list(value.values())))
