@@ -7,6 +7,7 @@ does the same for the images of the run.
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,9 +84,9 @@ def write(
                 section[f"{kind}_weights"],
                 lambda: fit_images(source, ops, seed),
                 fit_steps=section["fit_steps"],
+                mesh=mesh,
                 seed=seed,
                 workdir=workdir,
-                mesh=mesh,
                 log_every_steps=log_every_steps,
                 checkpoint_every_steps=checkpoint_every_steps,
             )
@@ -118,6 +119,7 @@ def _network(
     weights: str,
     images: Callable[[], np.ndarray],
     fit_steps: int | None,
+    mesh: Mesh,
     **training: Any,
 ) -> Network:
     if weights:
@@ -126,7 +128,9 @@ def _network(
     recipe = RECIPES[kind]
     if fit_steps is not None:
         recipe = dataclasses.replace(recipe, total_steps=fit_steps)
-    params, found = fit(kind, images(), recipe=recipe, **training)
+    # Its batches are small: over as many devices as divide them.
+    some = mesh.devices.ravel()[: math.gcd(recipe.batch_size, mesh.size)]
+    params, found = fit(kind, images(), recipe=recipe, mesh=sharding.make_mesh(some), **training)
     print(
         f"distort: {kind} restores images at {found['psnr']:.2f} dB, "
         f"interpolation at {found['psnr_trivial']:.2f} dB"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from robust_jax.augment.settings import check_settings
 from robust_jax.data.augmix_ops import OPS, OVERLAPPING_OPS, Op
-from robust_jax.data.registry import Features, register
+from robust_jax.data.registry import Features, check_rgb_bytes, register
 from robust_jax.data.registry import Op as DataOp
 
 
@@ -141,11 +141,7 @@ def augmix(
 
     def apply(features: Features, seed: Any) -> Features:
         image = features["image"]
-        if image.dtype != tf.uint8 or image.shape.rank != 3 or image.shape[-1] != 3:
-            raise ValueError(
-                f"AugMix works on RGB bytes; got {image.dtype.name}{image.shape}; place it before "
-                "value_range and give it uint8[h, w, 3]"
-            )
+        check_rgb_bytes(image, "AugMix")
         draws = draw(seed, len(ops), severity, width, depth, alpha)
         mixed = tf.ensure_shape(compiled_mix(image, draws), image.shape)
         return {**features, "image": mixed}

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_jax.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from robust_jax.data.registry import Features, Op, register
+from robust_jax.data.registry import Features, Op, check_rgb_bytes, register
 
 Severity = int | tuple[int, int]
 
@@ -54,11 +54,7 @@ def _factory(name: str) -> Callable[..., Op]:
 
         def apply(features: Features, seed: Any) -> Features:
             image = features["image"]
-            if image.dtype != tf.uint8 or image.shape.rank != 3 or image.shape[-1] != 3:
-                raise ValueError(
-                    f"{name} works on RGB bytes; got {image.dtype.name}{image.shape}; place it "
-                    "before value_range and give it uint8[h, w, 3]"
-                )
+            check_rgb_bytes(image, name)
             pixels = tf.numpy_function(run, [image, seed], tf.uint8, stateful=False)
             return features | {"image": tf.ensure_shape(pixels, image.shape)}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from robust_jax.data.registry import Features, Op, register
+from robust_jax.data.registry import Features, Op, check_rgb_bytes, register
 
 
 @register("randaugment")
@@ -70,11 +70,7 @@ def randaugment(num_ops: int = 2, factor: float = 0.5) -> Op:
 
     def apply(features: Features, seed: Any) -> Features:
         image = features["image"]
-        if image.dtype != tf.uint8 or image.shape.rank != 3 or image.shape[-1] != 3:
-            raise ValueError(
-                f"RandAugment works on RGB bytes; got {image.dtype.name}{image.shape}; place it "
-                "before value_range and give it uint8[h, w, 3]"
-            )
+        check_rgb_bytes(image, "RandAugment")
         traced = transformed.get_concrete_function(image, seed)
         if traced.captured_inputs:
             raise ValueError(

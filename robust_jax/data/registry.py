@@ -127,3 +127,12 @@ def build(ops: str) -> Op:
         return features
 
     return apply
+
+
+def check_rgb_bytes(image: Any, op: str) -> None:
+    """Raises a ValueError for anything but an image tensor uint8[h, w, 3]; `op` is for the text."""
+    if image.dtype != "uint8" or image.shape.rank != 3 or image.shape[-1] != 3:
+        raise ValueError(
+            f"{op} works on RGB bytes; got {image.dtype.name}{image.shape}; place it before "
+            "value_range and give it uint8[h, w, 3]"
+        )

@@ -69,15 +69,7 @@ def distort(
       uint8[b, h, w, 3].
     """
     check_kind(kind, model)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
-        raise ValueError(
-            f"images are uint8[b, h, w, 3]; got {images.dtype}{list(images.shape)}; decode them "
-            "to RGB bytes of one size"
-        )
-    if min(images.shape[1:3]) < MIN_SIDE:
-        raise ValueError(
-            f"the images are too small; got {list(images.shape)}; use sides of {MIN_SIDE} or more"
-        )
+    check_images(images)
     if seeds.shape != (len(images), 2):
         raise ValueError(
             f"one seed of two integers an image; got {list(seeds.shape)} for {len(images)} images; "
@@ -109,6 +101,19 @@ def check_kind(kind: str, model: nn.Module) -> None:
         raise ValueError(
             f"the network is of another kind; got {type(model).__name__} for {kind!r}; give a "
             f"{KINDS[kind].__name__}"
+        )
+
+
+def check_images(images: jax.Array | np.ndarray) -> None:
+    """Raises a ValueError for anything but uint8[b, h, w, 3] of sides that the networks take."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
+        raise ValueError(
+            f"images are uint8[b, h, w, 3]; got {images.dtype}{list(images.shape)}; decode them "
+            "to RGB bytes of one size"
+        )
+    if min(images.shape[1:3]) < MIN_SIDE:
+        raise ValueError(
+            f"the images are too small; got {list(images.shape)}; use sides of {MIN_SIDE} or more"
         )
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from robust_jax import sharding
 from robust_jax.data import order
 from robust_jax.deepaugment.cae import CAE, STRIDE
-from robust_jax.deepaugment.distort import MIN_SIDE, check_kind, shrunk
+from robust_jax.deepaugment.distort import check_images, check_kind, shrunk
 from robust_jax.deepaugment.edsr import EDSR, SCALE
 from robust_jax.deepaugment.published import init_params
 from robust_jax.state import TrainState
@@ -81,16 +81,9 @@ def fit(
         raise ValueError(f"unknown kind of network; got {kind!r}; use one of {list(RECIPES)}")
     recipe = recipe or RECIPES[kind]
     check_kind(kind, recipe.model)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ValueError(
-            f"images are uint8[n, h, w, 3]; got {images.dtype}{list(images.shape)}; decode them to "
-            "RGB bytes of one size"
-        )
-    if len(images) < 10 or min(images.shape[1:3]) < MIN_SIDE:
-        raise ValueError(
-            f"too few or too small images; got {list(images.shape)}; use at least 10 images with "
-            f"sides of {MIN_SIDE} or more"
-        )
+    check_images(images)
+    if len(images) < 10:
+        raise ValueError(f"too few images to train on; got {len(images)}; use at least 10 images")
     mesh = sharding.make_mesh() if mesh is None else mesh
     shuffled = order.subset_elements(np.arange(len(images)), seed=seed, size=len(images))
     count = min(MAX_HELD_OUT, len(images) // 10)

@@ -1,4 +1,4 @@
-"""Reads a .pt, .pth or .bin file: a state dict through torch's safe reader, or TorchScript."""
+"""Reads a .pt, .pth, .bin or .state file: a state dict (torch's safe reader) or TorchScript."""
 
 import os
 import pickle

@@ -41,9 +41,9 @@ def test_draws_have_the_weights_and_copies_of_a_kind_come_as_often(first):
 
 def test_neighbouring_seeds_draw_independently():
     mixture = Mixture({"clean": 1, "augment_ops": 1})
-    for steps in (np.s_[:-1], np.s_[1:]), (np.s_[:-2], np.s_[2:]):
-        _, follow = mixture.draw(seeds())
-        assert abs(np.corrcoef(*(follow[step] for step in steps))[0, 1]) < 0.06
+    _, follow = mixture.draw(seeds())
+    for lag in (1, 2, 3):
+        assert abs(np.corrcoef(follow[:-lag], follow[lag:])[0, 1]) < 0.06
     others = [mixture.draw(seeds(first=first))[1] for first in (7, 8)]
     assert abs(np.corrcoef(*others)[0, 1]) < 0.06
 

@@ -2,28 +2,10 @@ import io
 
 import numpy as np
 import pytest
-from made import AUGMENT, N, arrays, elements, encode, images, of
+from made import AUGMENT, N, arrays, assert_same, elements, encode, images, join, of, train
 from PIL import Image
 
-from robust_jax.data.pipeline import Elements, ordered_batches, train_batches
-
-
-def train(elements, **kwargs):
-    defaults = {"batch_size": 6, "start_step": 0, "num_steps": 8}
-    return list(train_batches(elements, **(defaults | kwargs)))
-
-
-def assert_same(left, right):
-    assert len(left) == len(right)
-    for a, b in zip(left, right, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
-
-
-def join(batches):
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-
+from robust_jax.data.pipeline import Elements, ordered_batches
 
 MODES = [{}, {"replicas": 3}, {"replicas": 3, "fraction": 0.4}]
 

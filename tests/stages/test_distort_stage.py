@@ -1,0 +1,141 @@
+"""The stage `distort`, and the command that does the same beforehand."""
+
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+from runs import FOLDERS, folder_config, make_folder, run
+
+from robust_jax import distort, stages
+from robust_jax.data.copies import read_manifest
+
+NETWORKS = ("cae", "edsr", "noise2net")
+NAMES = ("cae_0", "edsr_0", "noise2net_0")
+WAYS = ("clean", "augment_ops", "deepaugment", "noise2net", "chained")
+MIXTURES = {f"{s}__mixture__{w}": 0.2 for s in ("teacher", "augmented") for w in WAYS}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("data") / "pets")
+
+
+def config(root, **changes):
+    quick = {"student__name": "resnet_small", "data__augment_ops": "flip_lr"}
+    return folder_config(root, **(quick | changes))
+
+
+def copy_files(directory):
+    return {str(f.relative_to(directory)): f for f in directory.rglob("*.jpg")}
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """A run of the stages up to the teacher, with every kind of copies; do not write into it."""
+    workdir = tmp_path_factory.mktemp("distort") / "run"
+    run(
+        config(
+            images,
+            stages=("pretrain", "distort", "teacher"),
+            distort__networks=NETWORKS,
+            teacher__ema_decay=0.9,
+            **MIXTURES,
+        ),
+        workdir,
+    )
+    return workdir
+
+
+def test_every_training_image_is_distorted_by_every_network(finished):
+    directory = finished / "distort" / "copies"
+    found = copy_files(directory)
+    wanted = {
+        f"{name}/{label}/{4 * k + i:08d}.jpg"
+        for name in NAMES
+        for k, label in enumerate(FOLDERS)
+        for i in range(4)
+    }
+    assert found.keys() == wanted
+    sizes = {Image.open(path).size for path in found.values()}
+    assert sizes == {(32, 32)}
+    made = np.stack([[Image.open(found[f]) for f in sorted(found) if n in f] for n in NAMES])
+    assert made.shape == (3, 40, 32, 32, 3)
+    assert (made.std((2, 3)).mean((1, 2)) > 2).all()  # not all of one colour
+
+
+def test_the_result_tells_the_time_and_what_the_networks_can(finished):
+    found = stages.result(epath.Path(finished), "distort")
+    quality = {f"{kind}_{key}" for kind in ("cae", "edsr") for key in ("psnr", "psnr_trivial")}
+    assert found.keys() == {"seconds"} | quality
+    assert all(value > 0 for value in found.values())
+    made = read_manifest(epath.Path(finished) / "distort" / "copies")["copies"]
+    assert made.keys() == set(NAMES)
+    assert made["noise2net_0"] == {"max_eps": 0.75}
+    assert made["edsr_0"]["shrink"] == 2
+    assert made["cae_0"]["weights"] != made["edsr_0"]["weights"]
+
+
+def test_the_teacher_is_trained_on_a_mixture(finished):
+    found = stages.result(epath.Path(finished), "teacher")
+    assert found["steps"] == 4
+    assert 0 <= found["clean_accuracy"] <= 1
+    assert (finished / "teacher" / "variables").exists()
+
+
+def test_copies_of_another_run_are_used_for_the_same_images_only(
+    images, finished, tmp_path, capsys
+):
+    keys = {
+        "stages": ("distort",),
+        "distort__networks": NETWORKS,
+        "distort__dir": str(finished / "distort" / "copies"),
+        **MIXTURES,
+    }
+    run(config(images, **keys), tmp_path / "same")
+    assert stages.result(epath.Path(tmp_path / "same"), "distort") == {"seconds": 0.0}
+    assert not (tmp_path / "same" / "distort").exists()
+    assert "distort: 3 copies of 40 images" in capsys.readouterr().out
+
+    message = r"copies are missing; got .*'noise2net_0'.* without cae_1, edsr_1, noise2net_1; "
+    with pytest.raises(ValueError, match=message):
+        run(config(images, **keys, distort__copies=2), tmp_path / "more")
+
+    other = make_folder(tmp_path / "other")
+    changed = other / "train" / "cat" / "0.jpg"
+    Image.open(changed).transpose(Image.Transpose.ROTATE_180).save(changed)
+    with pytest.raises(ValueError, match="the copies were made from other images; got"):
+        run(config(other, **keys), tmp_path / "changed")
+    assert not stages.is_done(epath.Path(tmp_path / "changed"), "distort")
+
+
+def test_without_networks_nothing_is_made(images, tmp_path, capsys):
+    run(config(images, stages=("distort",)), tmp_path)
+    assert stages.result(epath.Path(tmp_path), "distort") == {"seconds": 0.0}
+    assert not (tmp_path / "distort").exists()
+    out = capsys.readouterr().out
+    assert "distort: distort.networks names no network, no copies are made" in out
+    with pytest.raises(ValueError, match=r"augmented.mixture: nothing to draw chained from; got"):
+        run(config(images, augmented__mixture__chained=1.0), tmp_path / "chained")
+    assert not (tmp_path / "chained").exists()
+
+
+def test_copies_made_beforehand(tmp_path, capsys):
+    root, target = make_folder(tmp_path / "pets", train=1, val=1), tmp_path / "copies"
+    options = ["--networks", "noise2net", "edsr", "--fit_steps", "2", "--size", "32"]
+    command = [str(root), str(target), *options, "--copies", "2"]
+    distort.main(command)
+    assert "4 copies of 10 images in " in capsys.readouterr().out
+    names = ("edsr_0", "edsr_1", "noise2net_0", "noise2net_1")
+    files = copy_files(target)
+    assert files.keys() == {f"{n}/{k}/{i:08d}.jpg" for n in names for i, k in enumerate(FOLDERS)}
+    before = {name: path.read_bytes() for name, path in files.items()}
+    assert before["noise2net_0/cat/00000002.jpg"] != before["noise2net_1/cat/00000002.jpg"]
+    distort.main(command)  # once more, nothing is left to do
+    assert {name: path.read_bytes() for name, path in copy_files(target).items()} == before
+    with pytest.raises(ValueError, match=r"made in another way; got another made_from.seed in"):
+        distort.main([*command, "--seed", "1"])
+
+    # A run takes them, all or some.
+    keys = {"stages": ("distort",), "distort__dir": str(target), "distort__networks": ("edsr",)}
+    run(config(root, **keys, augmented__mixture__chained=1.0), tmp_path / "run")
+    assert stages.is_done(epath.Path(tmp_path / "run"), "distort")
