@@ -163,6 +163,12 @@ def _noise2net(max_eps: float, mesh: Mesh) -> tuple[copies_lib.Distort, dict[str
     return on_mesh(run, mesh), {"max_eps": max_eps}
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}; use a whole number of at least 1")
+    return int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the arguments and writes the copies."""
     from robust_jax.data import sources
@@ -173,8 +179,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("source", metavar="SRC", help="holds train/CLASS/* and val/CLASS/*")
     parser.add_argument("target", metavar="DST", type=Path, help="where the copies go")
     parser.add_argument("--networks", nargs="+", choices=KINDS, default=list(DEEPAUGMENT))
-    parser.add_argument("--copies", type=int, default=1, help="of each image, by each network")
-    parser.add_argument("--size", type=int, default=224, help="sides of the copies in pixels")
+    parser.add_argument(
+        "--copies", type=_positive, default=1, help="of each image, by each network"
+    )
+    parser.add_argument("--size", type=_positive, default=224, help="sides in pixels")
     for kind, name in (("cae", "model_final.state"), ("edsr", "edsr_baseline_x4-6b446fab.pt")):
         parser.add_argument(
             f"--{kind}_weights",
@@ -182,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             metavar="FILE",
             help=f"the published {name}; without it a small network is trained on the images",
         )
-    parser.add_argument("--fit_steps", type=int, help="of that training, of each network")
+    parser.add_argument("--fit_steps", type=_positive, help="of that training, of each network")
     parser.add_argument("--edsr_shrink", type=int, default=base.distort.edsr_shrink)
     parser.add_argument("--noise2net_max_eps", type=float, default=base.distort.noise2net_max_eps)
     parser.add_argument("--faithful", action="store_true", help="repeat the published code's bugs")

@@ -17,10 +17,10 @@ def schedule(section: Any, total_steps: int) -> optax.Schedule:
     if section.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(first, peak, warmup, total_steps)
     if section.schedule == "step":
-        thirds = {total_steps * i // 3 - warmup: 0.1 for i in (1, 2)}
-        steps = optax.piecewise_constant_schedule(peak, thirds)
-        rise = optax.linear_schedule(first, peak, warmup)
-        return optax.join_schedules([rise, steps], [warmup]) if warmup else steps
+        tenths = {max(1, total_steps * i // 3): 0.1 for i in (1, 2)}
+        factor = optax.piecewise_constant_schedule(1.0, tenths)
+        rate = optax.warmup_constant_schedule(first, peak, warmup)
+        return lambda step: rate(step) * factor(step)
     return optax.warmup_constant_schedule(first, peak, warmup)
 
 

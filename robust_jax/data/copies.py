@@ -26,6 +26,7 @@ DEEPAUGMENT = ("cae", "edsr")
 NOISE2NET = "noise2net"
 KINDS = (*DEEPAUGMENT, NOISE2NET)
 JPEG = {"quality": 95, "subsampling": 0}  # nothing of it is seen in the images
+MANIFEST = "manifest.json"
 
 Distort = Callable[[np.ndarray, np.ndarray], Any]
 
@@ -94,7 +95,7 @@ def read_manifest(directory: epath.Path) -> dict[str, Any]:
     Raises:
       ValueError: when there are none, or only a part of them.
     """
-    manifest, (done, _) = _manifest(directory), _progress(directory)
+    manifest, (done, _) = writers.read_json(directory / MANIFEST), _progress(directory)
     if manifest is None or done < manifest["made_from"]["records"]:
         raise ValueError(
             f"no finished copies in this directory; got {done} records in {directory}; run the "
@@ -208,9 +209,9 @@ def _begin(
         "copies": {name: distortions[kind_of(name)][1] for name in copies.names},
     }
     wanted = json.loads(json.dumps(wanted))  # tuples as they are read back
-    found = _manifest(copies.directory)
+    found = writers.read_json(copies.directory / MANIFEST)
     if found is None:
-        writers.write_json(copies.directory / "manifest.json", wanted)
+        writers.write_json(copies.directory / MANIFEST, wanted)
     elif found != wanted:
         keys = [
             f"{part}.{key}"
@@ -232,19 +233,15 @@ def _make_folders(copies: Copies) -> None:
 
 def _folders(class_names: Sequence[str]) -> list[str]:
     """The names of the classes where every file system takes them, else their numbers."""
-    plain = [re.fullmatch(r"\w[\w .,'()+-]{0,99}", name) is not None for name in class_names]
-    distinct = len({name.lower() for name in class_names}) == len(class_names)
-    return (
-        list(class_names) if all(plain) and distinct else [str(k) for k in range(len(class_names))]
+    plain = all(
+        re.fullmatch(r"\w[\w .,'()+-]*", name) and len(name.encode()) <= 200 for name in class_names
     )
+    distinct = len({name.lower() for name in class_names}) == len(class_names)
+    return list(class_names) if plain and distinct else list(map(str, range(len(class_names))))
 
 
 def _stream(seed: int, name: str) -> int:
     return zlib.crc32(f"{seed} {name}".encode()) % 2**31
-
-
-def _manifest(directory: epath.Path) -> Any:
-    return writers.read_json(directory / "manifest.json")
 
 
 def _progress(directory: epath.Path) -> tuple[int, float]:

@@ -1,35 +1,28 @@
 """Distorted copies: how they are written, continued, checked and read."""
 
-import io
-import json
-
 import numpy as np
 import pytest
-from made import COPIES, DISTORTIONS, N, encode, images, invert, of, smooth_images, write
-from PIL import Image
+from made import (
+    COPIES,
+    DISTORTIONS,
+    N,
+    classified,
+    encode,
+    files,
+    images,
+    invert,
+    of,
+    pixels,
+    smooth_images,
+    write,
+)
 
-from robust_jax.data import copies as copies_lib
 from robust_jax.data import sources
 from robust_jax.data.copies import Copies, check, copy_names, kind_of, read_manifest
 
 
-def arrays(count=N, names=("ant", "bee", "cat")):
-    return sources.from_arrays(smooth_images(count), np.arange(count) % 3, names)
-
-
-def pixels(data):
-    return np.asarray(Image.open(io.BytesIO(data)))
-
-
 def near(data, expected):
     return np.abs(pixels(data).astype(int) - expected).max() <= 6
-
-
-def files(root):
-    """Every file but the record of the time, with its content."""
-    found = {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()}
-    assert found.pop("done.json")
-    return found
 
 
 def test_names():
@@ -39,7 +32,7 @@ def test_names():
 
 
 def test_a_copy_is_an_image_folder_and_the_manifest_tells_what_made_it(tmp_path):
-    source = arrays()
+    source = classified()
     copies = write(tmp_path, source)
     wanted = {
         f"{copy}/{('ant', 'bee', 'cat')[i % 3]}/{i:08d}.jpg" for copy in COPIES for i in range(N)
@@ -64,7 +57,7 @@ def test_a_copy_is_an_image_folder_and_the_manifest_tells_what_made_it(tmp_path)
 
 
 def test_copies_hold_what_was_distorted(tmp_path):
-    copies = write(tmp_path, arrays())
+    copies = write(tmp_path, classified())
     shades = np.zeros((N, 2), int)
     for i, image in enumerate(smooth_images()):
         for copy in (0, 1):
@@ -101,7 +94,7 @@ def test_seeds_are_of_the_seed_the_copy_and_the_record_only(tmp_path):
         "alone": {"names": ("cae_1",)},
     }.items():
         options = {"names": ("cae_0", "cae_1"), "distortions": made, **options}
-        write(tmp_path / where, arrays(), **options)
+        write(tmp_path / where, classified(), **options)
     streams = {}
     for where, seeds in seen.items():
         copies = 1 if where == "alone" else 2
@@ -116,66 +109,13 @@ def test_seeds_are_of_the_seed_the_copy_and_the_record_only(tmp_path):
     assert len({*streams["first"], *streams["seed"]}) == 4
 
 
-class Interruption(Exception):
-    pass
-
-
-def counting(calls, stop=None):
-    def run(images, seeds):
-        if len(calls) == stop:
-            raise Interruption
-        calls.append(seeds[:, 1].tolist())
-        return invert(images, seeds)
-
-    return {"cae": (run, {"weights": "i"}), "noise2net": DISTORTIONS["noise2net"]}
-
-
-def test_an_interrupted_call_is_continued(tmp_path):
-    source, first, second = arrays(), [], []
-    write(tmp_path / "whole", source)
-    with pytest.raises(Interruption):  # in the third batch, between its two copies
-        write(tmp_path / "parts", source, distortions=counting(first, stop=5))
-    assert json.loads((tmp_path / "parts" / "done.json").read_text())["records"] == 12
-    copies = Copies.of(tmp_path / "parts", COPIES, source)
-    for use in (lambda: read_manifest(copies.directory), lambda: check(copies, source)):
-        with pytest.raises(ValueError, match=r"no finished copies in this .*; got 12 records in"):
-            use()
-    write(tmp_path / "parts", source, distortions=counting(second))
-    assert files(tmp_path / "parts") == files(tmp_path / "whole")
-    assert first[:4:2] == [list(range(6)), list(range(6, 12))]
-    assert second[::2] == [list(range(12, 18)), [18, 19, 20, 21, 22, 22]]
-    check(copies, source)
-
-
-def test_finished_copies_are_not_made_again(tmp_path):
-    source, calls = arrays(), []
-    write(tmp_path, source)
-    before = files(tmp_path)
-    (tmp_path / COPIES[0] / "ant" / "00000000.jpg").unlink()  # is not looked for
-    write(tmp_path, source, distortions=counting(calls))
-    assert calls == []
-    assert len(files(tmp_path)) == len(before) - 1
-
-
-def test_the_time_of_earlier_calls_counts(tmp_path):
-    source = arrays()
-    write(tmp_path, source)
-    path = tmp_path / "done.json"
-    path.write_text(json.dumps({"records": 18, "seconds": 1000.0}))
-    took = copies_lib.write(
-        Copies.of(tmp_path, COPIES, source), source, "", DISTORTIONS, seed=3, batch_size=6
-    )
-    assert 1000 < took < 1100
-    assert json.loads(path.read_text()) == {"records": N, "seconds": took}
-
-
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
         ({"seed": 4}, "made_from.seed"),
         ({"ops": "flip_lr"}, "made_from.ops"),
-        ({"source": sources.from_arrays(images(), np.arange(N) % 3)}, "made_from.classes"),
-        ({"source": arrays().subset(range(N))}, "made_from.source"),
+        ({"source": sources.from_classified(images(), np.arange(N) % 3)}, "made_from.classes"),
+        ({"source": classified().subset(range(N))}, "made_from.source"),
         ({"names": COPIES[:3]}, "copies.noise2net_1"),
         ({"names": copy_names(("cae",), 3)}, "copies.cae_2"),
         (
@@ -186,25 +126,25 @@ def test_the_time_of_earlier_calls_counts(tmp_path):
 )
 @pytest.mark.parametrize("done", [True, False])
 def test_a_directory_of_other_copies_is_refused(tmp_path, changes, key, done):
-    write(tmp_path, arrays())
+    write(tmp_path, classified())
     if not done:
         (tmp_path / "done.json").unlink()
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.j*")}
     message = rf"made in another way; got another {key} in .*; give an empty directory, or remove"
     with pytest.raises(ValueError, match=message):
-        write(tmp_path, **({"source": arrays()} | changes))
+        write(tmp_path, **({"source": classified()} | changes))
     assert {f: f.read_bytes() for f in tmp_path.rglob("*.j*")} == before
 
 
 def test_no_copies_at_all_are_told(tmp_path):
     with pytest.raises(ValueError, match=r"no finished copies .*; got 0 records in .*to its end"):
-        check(Copies.of(tmp_path, COPIES, arrays()), arrays())
+        check(Copies.of(tmp_path, COPIES, classified()), classified())
 
 
 def test_copies_of_other_images_or_too_few_are_told(tmp_path):
-    source = arrays()
+    source = classified()
     write(tmp_path, source, names=COPIES[:2])
-    other = sources.from_arrays(images(), np.arange(N) % 3, ("ant", "bee", "cat"), "others")
+    other = sources.from_classified(images(), np.arange(N) % 3, ("ant", "bee", "cat"), "others")
     message = rf"other images; got {source.fingerprint} in .* and {other.fingerprint} for others; m"
     with pytest.raises(ValueError, match=message):
         check(Copies.of(tmp_path, COPIES[:2], other), other)
@@ -215,7 +155,7 @@ def test_copies_of_other_images_or_too_few_are_told(tmp_path):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    copies = write(tmp_path, arrays())
+    copies = write(tmp_path, classified())
     (tmp_path / "cae_1" / "bee" / "00000004.jpg").unlink()
     copies.read(4, 0)
     message = r"copy is missing; got no file .*cae_1/bee/00000004.jpg; .*--rerun=distort"
@@ -227,7 +167,7 @@ def test_a_missing_file_is_told(tmp_path):
     "bad", ["a/b", "<script>", "..", ".", "", "a\\b", "a\nb", "Ant", "-x", "x" * 300, "con:"]
 )
 def test_classes_whose_names_are_no_folder_names_are_numbered(tmp_path, bad):
-    copies = write(tmp_path, arrays(6, ("ant", bad, "cat")), names=("cae_0",))
+    copies = write(tmp_path, classified(6, ("ant", bad, "cat")), names=("cae_0",))
     assert copies.files[:3] == ("0/00000000.jpg", "1/00000001.jpg", "2/00000002.jpg")
     assert sorted(folder.name for folder in (tmp_path / "cae_0").iterdir()) == ["0", "1", "2"]
     assert near(copies.read(4, 0), 255 - smooth_images(6)[4])
@@ -236,12 +176,12 @@ def test_classes_whose_names_are_no_folder_names_are_numbered(tmp_path, bad):
 
 def test_other_names_are_kept():
     names = ("Crane (bird)", "jack-o'-lantern", "0, with 1.5 + é_")
-    copies = Copies.of("where", ("cae_0",), arrays(3, names))
+    copies = Copies.of("where", ("cae_0",), classified(3, names))
     assert copies.files == tuple(f"{name}/{i:08d}.jpg" for i, name in enumerate(names))
 
 
 def test_copies_of_a_subset_are_of_its_records(tmp_path):
-    source, chosen = arrays(), np.array([20, 3, 11])
+    source, chosen = classified(), np.array([20, 3, 11])
     part, copies = source.subset(chosen), write(tmp_path, source).subset(chosen)
     assert len(copies.files) == len(part)
     for i in range(3):
@@ -252,7 +192,7 @@ def test_copies_of_a_subset_are_of_its_records(tmp_path):
 
 
 def test_the_fingerprint_is_of_what_made_the_copies_and_of_the_records(tmp_path):
-    source = arrays()
+    source = classified()
     first = write(tmp_path / "first", source)
     # Another place, batches and time change nothing.
     again = write(tmp_path / "again", source, batch_size=9)
@@ -260,7 +200,7 @@ def test_the_fingerprint_is_of_what_made_the_copies_and_of_the_records(tmp_path)
     different = [
         write(tmp_path / "seed", source, seed=4),
         write(tmp_path / "ops", source, ops="flip_lr"),
-        write(tmp_path / "source", arrays(N, ("ant", "bee", "cow"))),
+        write(tmp_path / "source", classified(N, ("ant", "bee", "cow"))),
         write(
             tmp_path / "network",
             source,
@@ -279,4 +219,4 @@ def test_the_fingerprint_is_of_what_made_the_copies_and_of_the_records(tmp_path)
 
 def test_the_fingerprint_of_unfinished_copies_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no finished copies"):
-        _ = Copies.of(tmp_path, COPIES, arrays()).fingerprint
+        _ = Copies.of(tmp_path, COPIES, classified()).fingerprint

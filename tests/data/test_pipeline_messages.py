@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from made import N, elements, encode, images, of
+from made import AUGMENT, N, elements, encode, images, of
 
 from robust_jax.data import sources
 from robust_jax.data.pipeline import Elements, ordered_batches, train_batches
@@ -100,3 +100,11 @@ def test_errors_of_a_source_arrive_as_they_are():
     source = sources.Source("gone", ("a", "b"), np.array([0, 1], np.int32), read, "")
     with pytest.raises(FileNotFoundError, match="image 1 is gone"):
         list(ordered_batches(elements(source), batch_size=2))
+
+
+@pytest.mark.parametrize("views", [{"aug": ""}, {"element": ""}])
+def test_names_come_once(views):
+    with pytest.raises(ValueError, match=r"views name the images of a batch; got .*each once"):
+        elements(views=views, drawn={"aug": AUGMENT})
+    with pytest.raises(ValueError, match=r"views name the images of a batch; got \[\]; give at"):
+        elements(views={}, drawn={})

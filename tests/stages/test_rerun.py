@@ -8,6 +8,7 @@ pytest_plugins = ["finished_run"]
 
 DEPENDANTS = {
     "pretrain": ["pretrain", "cache", "distill", "baselines", "evaluate", "report"],
+    "distort": ["distort", "teacher", "cache", "distill", "baselines", "evaluate", "report"],
     "teacher": ["teacher", "cache", "distill", "baselines", "evaluate", "report"],
     "cache": ["cache", "distill", "baselines", "evaluate", "report"],
     "distill": ["distill", "evaluate", "report"],
