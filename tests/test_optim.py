@@ -49,10 +49,12 @@ def test_steps_divide_by_ten_after_each_third():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_a_warm_up_beyond_the_first_third_comes_to_the_rate_of_its_third():
+def test_steps_divide_a_warm_up_too_and_short_runs_start_at_the_full_rate():
     found = rates(21, schedule="step", warmup_percent=48.0)
-    np.testing.assert_allclose(found[:10], np.arange(10) / 10 * 0.5, rtol=1e-5)
-    np.testing.assert_allclose(found[10:], np.repeat([0.05, 0.005], [4, 7]), rtol=1e-5)
+    rise = np.r_[np.arange(10) / 10 * 0.5, np.full(11, 0.5)]
+    np.testing.assert_allclose(found, rise * np.repeat([1, 0.1, 0.01], 7), rtol=1e-5)
+    np.testing.assert_allclose(rates(1, schedule="step"), [0.5])
+    np.testing.assert_allclose(rates(2, schedule="step")[0], 0.5)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

@@ -114,7 +114,7 @@ def test_seeds_are_of_the_seed_the_copy_and_the_record_only(tmp_path):
     [
         ({"seed": 4}, "made_from.seed"),
         ({"ops": "flip_lr"}, "made_from.ops"),
-        ({"source": sources.from_classified(images(), np.arange(N) % 3)}, "made_from.classes"),
+        ({"source": sources.from_arrays(images(), np.arange(N) % 3)}, "made_from.classes"),
         ({"source": classified().subset(range(N))}, "made_from.source"),
         ({"names": COPIES[:3]}, "copies.noise2net_1"),
         ({"names": copy_names(("cae",), 3)}, "copies.cae_2"),
@@ -144,7 +144,7 @@ def test_no_copies_at_all_are_told(tmp_path):
 def test_copies_of_other_images_or_too_few_are_told(tmp_path):
     source = classified()
     write(tmp_path, source, names=COPIES[:2])
-    other = sources.from_classified(images(), np.arange(N) % 3, ("ant", "bee", "cat"), "others")
+    other = sources.from_arrays(images(), np.arange(N) % 3, ("ant", "bee", "cat"), "others")
     message = rf"other images; got {source.fingerprint} in .* and {other.fingerprint} for others; m"
     with pytest.raises(ValueError, match=message):
         check(Copies.of(tmp_path, COPIES[:2], other), other)
