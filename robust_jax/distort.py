@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from robust_jax import config as config_lib
 from robust_jax import sharding
-from robust_jax.augment.batching import on_mesh
+from robust_jax.augment.batching import keys_of, on_mesh
 from robust_jax.augment.noise2net import noise2net_pixels
 from robust_jax.checkpoint import parameter_hash
 from robust_jax.data import copies as copies_lib
@@ -156,9 +155,7 @@ def _deepaugment(
 
 def _noise2net(max_eps: float, mesh: Mesh) -> tuple[copies_lib.Distort, dict[str, Any]]:
     def run(images: jax.Array, seeds: jax.Array) -> jax.Array:
-        # Named, so that the configured default generator does not change the images.
-        keys = jax.random.wrap_key_data(seeds.astype(jnp.uint32), impl="threefry2x32")
-        return noise2net_pixels(images, keys, max_eps=max_eps)
+        return noise2net_pixels(images, keys_of(seeds), max_eps=max_eps)
 
     return on_mesh(run, mesh), {"max_eps": max_eps}
 

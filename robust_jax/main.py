@@ -132,7 +132,7 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
         f"augmented set: N' = {section.replicas} x {len(context.train):,} = {elements.whole:,} "
         f"elements, aN' = {len(elements):,} are used; mixture: {ways}"
     )
-    if copies := context.all_copies.names:
+    if copies := context.copy_names:
         print(f"distort: {len(copies)} copies of {len(context.source):,} images")
     sizes = {"pretrain": len(context.train), "teacher": len(context.train)}
     student = config.student

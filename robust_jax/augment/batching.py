@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
@@ -54,13 +55,24 @@ def check_images(images: jax.Array, keys: jax.Array, dtype: Any) -> None:
       keys: should be typed keys [b].
       dtype: of the images.
     """
-    if images.dtype != dtype or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(
-            f"images must be {jnp.dtype(dtype).name}[b, h, w, 3]; got "
-            f"{images.dtype}{list(images.shape)}; convert them and add the batch axis"
-        )
+    check_rgb(images, dtype)
     if not jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape != images.shape[:1]:
         raise ValueError(
             f"keys must be one typed key an image; got {keys.dtype}{list(keys.shape)} for "
             f"{len(images)} images; pass for instance jax.random.split(jax.random.key(0), b)"
         )
+
+
+def check_rgb(images: jax.Array | np.ndarray, dtype: Any) -> None:
+    """Raises a ValueError for anything but RGB images [b, h, w, 3] of `dtype`."""
+    if images.dtype != dtype or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images must be {jnp.dtype(dtype).name}[b, h, w, 3]; got "
+            f"{images.dtype}{list(images.shape)}; convert them and add the batch axis"
+        )
+
+
+def keys_of(seeds: jax.Array) -> jax.Array:
+    """Returns the typed keys [...] that are the numbers int32[..., 2]."""
+    # Named, so that the configured default generator does not change the images.
+    return jax.random.wrap_key_data(seeds.astype(jnp.uint32), impl="threefry2x32")

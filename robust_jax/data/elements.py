@@ -90,7 +90,7 @@ class Elements:
 
     def draw(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns what `mixture` draws for the elements with these seeds, see `Mixture.draw`."""
-        if self.mixture is None:
+        if self.mixture is None or (self.always_ops and not self.from_copies):
             return np.full(len(seeds), RECORD, np.int32), np.ones(len(seeds), bool)
         return self.mixture.draw(seeds)
 

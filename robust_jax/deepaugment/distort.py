@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from robust_jax.augment.batching import check_rgb, keys_of
 from robust_jax.deepaugment import cae_code, cae_weights, edsr_activations, edsr_weights
 from robust_jax.deepaugment.cae import CAE, STRIDE
 from robust_jax.deepaugment.edsr import EDSR, SCALE
@@ -106,11 +107,7 @@ def check_kind(kind: str, model: nn.Module) -> None:
 
 def check_images(images: jax.Array | np.ndarray) -> None:
     """Raises a ValueError for anything but uint8[b, h, w, 3] of sides that the networks take."""
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
-        raise ValueError(
-            f"images are uint8[b, h, w, 3]; got {images.dtype}{list(images.shape)}; decode them "
-            "to RGB bytes of one size"
-        )
+    check_rgb(images, jnp.uint8)
     if min(images.shape[1:3]) < MIN_SIDE:
         raise ValueError(
             f"the images are too small; got {list(images.shape)}; use sides of {MIN_SIDE} or more"
@@ -126,8 +123,7 @@ def _compiled(
         run = functools.partial(_through_edsr, shrink=shrink)
 
     def one(params: Mapping[str, Any], image: jax.Array, seed: jax.Array) -> jax.Array:
-        # Named, so that the configured default generator does not change the images.
-        key = jax.random.wrap_key_data(seed.astype(jnp.uint32), impl="threefry2x32")
+        key = keys_of(seed)
         h, w = image.shape[:2]
         padded = jnp.pad(image, ((0, -h % STRIDE), (0, -w % STRIDE), (0, 0)), mode="edge")
         found = run(model, params, padded.astype(jnp.float32), key, faithful, weights, activations)

@@ -91,10 +91,16 @@ def flip_probability(predictions: Sequence[ArrayLike], noise: bool = False) -> f
       noise: frames of a noise sequence are independent draws, not steps, and are compared with
         frame 1 (the clean image) instead of the frame before.
     """
+    return float(np.mean(flip_rates(predictions, noise)))
+
+
+def flip_rates(predictions: Sequence[ArrayLike], noise: bool = False) -> list[float]:
+    """The fraction of each sequence's frames whose prediction flips; see `flip_probability`."""
     sequences = [np.asarray(frames) for frames in predictions]
     _check_frames([frames.shape for frames in sequences], ndim=1)
-    flips = [np.mean(frames[1:] != (frames[0] if noise else frames[:-1])) for frames in sequences]
-    return float(np.mean(flips))
+    return [
+        float(np.mean(frames[1:] != (frames[0] if noise else frames[:-1]))) for frames in sequences
+    ]
 
 
 def mfr(flip_probabilities: Mapping[str, float]) -> float:

@@ -55,9 +55,17 @@ class Context(Networks):
     @functools.cached_property
     def all_copies(self) -> Copies:
         """Where the distorted copies of all training images lie, or will."""
-        section = self.config.distort
-        directory = section.dir or self.workdir / "distort" / "copies"
-        return Copies.of(directory, copy_names(section.networks, section.copies), self.source)
+        directory = self.config.distort.dir or self.workdir / "distort" / "copies"
+        return Copies.of(directory, self.copy_names, self.source)
+
+    @property
+    def copy_names(self) -> tuple[str, ...]:
+        """The names of the distorted copies."""
+        return copy_names(self.config.distort.networks, self.config.distort.copies)
+
+    def mixture(self, section: ml_collections.ConfigDict) -> Mixture:
+        """Returns the mixture of a config section."""
+        return Mixture(section.mixture.to_dict(), self.copy_names)
 
     def drawn(self, part: str, section: ml_collections.ConfigDict) -> dict[str, Any]:
         """Returns the mixture of a config section and the copies of a part of the training images.
@@ -66,7 +74,7 @@ class Context(Networks):
           part: "train" or "calibration".
           section: with a `mixture`.
         """
-        mixture = Mixture(section.mixture.to_dict(), self.all_copies.names)
+        mixture = self.mixture(section)
         copies = self.all_copies.subset(self._parts[part]) if mixture.needs_copies else None
         return {"mixture": mixture, "copies": copies}
 

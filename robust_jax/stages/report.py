@@ -58,22 +58,24 @@ def costs(context: Context, method: str) -> dict[str, Any]:
         for name in ("distort", "teacher", "cache", "distill")
     }
     baselines = stages.result(context.workdir, "baselines")
+    teacher, augmented = (
+        context.mixture(context.config[name]).needs_copies for name in ("teacher", "augmented")
+    )
     if method in TEACHERS:
         params = context.shapes(context.teacher_model)["params"]
         total = sum(leaf.size for leaf in jax.tree.leaves(params))
-        own = took["teacher"] + (took["distort"] if draws_copies(context, "teacher") else 0)
-        if method != "teacher":
+        if method == "teacher":
+            own = took["teacher"] + (took["distort"] if teacher else 0)
+        else:
             own = baselines[method]["seconds"]
         return {"tuned_params": total, "total_params": total, "train_seconds": own}
     if method == "original":
         return {"tuned_params": 0, "total_params": plan.total_params}
     trained = ROUTED[method][0] if method in ROUTED else method
-    distorted = draws_copies(context, "augmented")
     if trained == "ours":
-        own = took["distill"] + took["teacher"]
-        distorted |= draws_copies(context, "teacher")
+        own, distorted = took["distill"] + took["teacher"], teacher or augmented
     else:
-        own = baselines[trained]["seconds"]
+        own, distorted = baselines[trained]["seconds"], augmented
     own += took["distort"] if distorted else 0
     heads = len(TUNED.get(trained, HEADS))
     return {
@@ -81,8 +83,3 @@ def costs(context: Context, method: str) -> dict[str, Any]:
         "total_params": plan.total_params,
         "train_seconds": own + took["cache"],
     }
-
-
-def draws_copies(context: Context, section: str) -> bool:
-    """Tells whether the mixture of a section of the config draws distorted copies."""
-    return context.drawn("train", context.config[section])["mixture"].needs_copies

@@ -57,9 +57,8 @@ def flip_rows(flips: Mapping[str, Outputs], seed: int) -> list[Row]:
     out: list[Row] = []
     for name, outputs in flips.items():
         for key, labels in outputs.items():
-            reference = labels[:, :1] if is_noise(name) else labels[:, :-1]
-            each = np.mean(labels[:, 1:] != reference, axis=1)
-            estimate = metrics.mean_fraction(each)
+            rates = robustness.flip_rates(list(labels), is_noise(name))
+            estimate = metrics.mean_fraction(rates)
             out.append(
                 {
                     "method": key.removesuffix("/label"),
