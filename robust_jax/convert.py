@@ -3,7 +3,8 @@
 SRC is a weight file or a directory of them, or the workdir of a finished run. Of a run, DST gets
 the student with one of its heads in model.safetensors and everything that was tuned in
 heads.safetensors; under the names of transformers, `AutoModelForImageClassification` opens DST with
-trust_remote_code=True and answers as this head does.
+trust_remote_code=True and answers as this head does. With --head=original or --head=teacher it gets
+the student before the method or the teacher, which need no more than their own stage.
 """
 
 import argparse
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from robust_jax.stages.networks import Networks
 
 # JAX is imported where it is needed: --help must not wait for it.
-STAGES = ("pretrain", "distill")  # that a run must have finished
+STAGES = ("pretrain", "distill")  # that a student needs
+WHOLE = {"original": ("student", "pretrain"), "teacher": ("teacher", "teacher")}  # and its stage
 
 
 def convert_weights(
@@ -60,43 +62,58 @@ def convert_run(
     Args:
       workdir: of the run.
       target: a directory, new or empty.
-      head: "clean", "unclean" or "combined", or "original" for the network before the method.
+      head: "clean", "unclean" or "combined"; or "original", the student before the method, or
+        "teacher".
       form: the format to write; the first of the model's if None.
 
     Returns:
       What was written, in words.
 
     Raises:
-      ValueError: when the run is not finished, or its network does not come in the format.
+      ValueError: when a stage is not finished, or the network does not come in the format.
     """
     import jax
 
     from robust_jax.method.selection import HEADS
-    from robust_jax.weights import student
+    from robust_jax.weights import export, student
+    from robust_jax.weights.network import Network
 
-    directory, networks = _new_directory(target), _restore(workdir)
-    arrays = networks.variables("pretrain"), networks.tuned("distill/ours", HEADS)
-    frozen, tuned = jax.device_get(arrays)
-    network, form, unsaid = student.write(
-        directory,
-        networks.student(HEADS),
-        frozen,
-        tuned,
-        head=head,
-        class_names=networks.class_names,
-        form=form,
-    )
-    what = f"{network.entry.name}, {head}, in the format {form}, and {student.HEADS_FILE}"
+    if head not in (*HEADS, *WHOLE):
+        raise ValueError(f"no such head; got {head!r}; use one of {', '.join((*HEADS, *WHOLE))}")
+    directory = _new_directory(target)
+    if head in WHOLE:
+        name, stage = WHOLE[head]
+        networks = _restore(workdir, (stage,))
+        model, entry = networks.network(name)
+        variables = jax.device_get(networks.variables(stage))
+        network = Network(entry, model, variables, class_names=networks.class_names)
+        form = export.choose(network, form)
+        unsaid = export.write(directory, network, form)
+        what = f"{entry.name}, {head}, in the format {form}"
+    else:
+        networks = _restore(workdir, STAGES)
+        arrays = networks.variables("pretrain"), networks.tuned("distill/ours", HEADS)
+        frozen, tuned = jax.device_get(arrays)
+        network, form, unsaid = student.write(
+            directory,
+            networks.student(HEADS),
+            frozen,
+            tuned,
+            head=head,
+            class_names=networks.class_names,
+            form=form,
+        )
+        what = f"{network.entry.name}, {head}, in the format {form}, and {student.HEADS_FILE}"
     return "\n".join([f"wrote {directory}: {what}", *_unsaid(unsaid)])
 
 
-def _restore(workdir: str | os.PathLike[str]) -> "Networks":
+def _restore(workdir: str | os.PathLike[str], needed: Sequence[str]) -> "Networks":
     from etils import epath
 
     from robust_jax import stages
     from robust_jax.stages.networks import Networks
 
-    for stage in STAGES:
+    for stage in needed:
         stages.result(epath.Path(workdir), stage)  # an error where it has not finished
     return Networks.restore(workdir)
 
@@ -155,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "keeps everything (the first of these that there is)",
     )
     parser.add_argument(
-        "--head", help="of a run: clean, unclean, combined, or original: before it (clean)"
+        "--head", help="of a run: clean, unclean or combined, or original or teacher (clean)"
     )
     args = parser.parse_args(argv)
     if _is_run(args.source):

@@ -134,6 +134,21 @@ def test_the_network_before_the_method(trained, student, tmp_path, capsys):
     assert "vit_tiny8, original, in the format huggingface" in capsys.readouterr().out
 
 
+def test_a_network_needs_its_own_stage_only(trained, tmp_path, capsys):
+    begun = tmp_path / "begun"
+    copy_run(trained, begun, without=("cache", "distill"))
+    for head, name, stage in (
+        ("original", "student", "pretrain"),
+        ("teacher", "teacher", "teacher"),
+    ):
+        convert.main([str(begun), str(tmp_path / head), f"--head={head}", "--format=robust_jax"])
+        found, kept = network.read(str(tmp_path / head)), networks(trained)
+        assert (found.model, found.entry) == kept.network(name)
+        equal(found.variables, jax.device_get(kept.variables(stage)))
+        assert not (tmp_path / head / "heads.safetensors").exists()
+    assert "resnet_small, teacher, in the format robust_jax\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("form", ["timm", "big_vision", "robust_jax"])
 def test_other_formats_of_a_run(trained, student, form, tmp_path):
     said = convert.convert_run(trained, tmp_path, "unclean", form)

@@ -12,7 +12,6 @@ from robust_jax.weights import export, huggingface, loading, native
 from robust_jax.weights.mapping import Format
 from robust_jax.weights.network import Network
 
-ORIGINAL = "original"  # in place of a head: the network before the method
 HEADS_FILE = "heads.safetensors"
 
 
@@ -37,7 +36,7 @@ def write(
       student: with all of its heads.
       frozen: variables of the original network, on the host.
       tuned: of the student, on the host.
-      head: one of the student's heads, or "original".
+      head: one of the student's heads.
       class_names: of the classifier.
       form: the format; the first of the network's if None.
 
@@ -47,21 +46,17 @@ def write(
     Raises:
       ValueError: when the network does not come in this format.
     """
-    if head not in (*student.heads, ORIGINAL):
-        raise ValueError(
-            f"no such head; got {head!r}; use one of {', '.join((*student.heads, ORIGINAL))}"
-        )
-    shared = tuned["shared"] if student.share == "tail" else tuned["shared"].get(head, {})
-    tail = {} if head == ORIGINAL else shared["tail"]
+    shared = tuned["shared"] if student.share == "tail" else tuned["shared"][head]
     names = tuple(class_names)
-    network = Network(student.entry, student.model, _placed(frozen, tail), class_names=names)
+    variables = _placed(frozen, shared["tail"])
+    network = Network(student.entry, student.model, variables, class_names=names)
     form = form or next(iter(export.formats(network)))
     classifier = export.classifier_name(network, form)
     if not classifier:  # heads.safetensors has it
         network = network.without_classifier()
     form = export.choose(network, form)
     tensors, config = export.to_tensors(network, form), export.config(network, form)
-    custom = form == "huggingface" and network.has_classifier and head != ORIGINAL
+    custom = form == "huggingface" and network.has_classifier
     if custom:
         parts = {"head": tuned["heads"][head]}
         if student.plan.adapter_width:

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from robust_jax import convert, weights
 from robust_jax.data import registry
 from robust_jax.method.selection import HEADS
+from robust_jax.stages.networks import Networks
 from robust_jax.weights.native import Heads
 
 torch = pytest.importorskip("torch")
@@ -87,7 +88,7 @@ def pixels():
 @pytest.fixture(scope="module")
 def expected(workdir, pixels):
     """The logits of every head without dropout, and of the network before the method."""
-    networks = convert._restore(workdir)
+    networks = Networks.restore(workdir)
     student = networks.student(HEADS)
     assert student.plan.adapter_width and student.plan.freed
     frozen, tuned = networks.variables("pretrain"), networks.tuned("distill/ours", HEADS)
@@ -161,7 +162,7 @@ def test_transformers_prepares_images_as_the_run_does(workdir, tmp_path):
     image = np.uint8(127.5 + 127 * smooth)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
     got = processor(images=[image], return_tensors="pt").pixel_values[0].permute(1, 2, 0)
-    ops = registry.build(convert._restore(workdir).ops("eval_ops"))
+    ops = registry.build(Networks.restore(workdir).ops("eval_ops"))
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     ours = ops({"image": tf.constant(file.getvalue())}, tf.zeros(2, tf.int32))["image"].numpy()
@@ -181,7 +182,7 @@ def test_training_mode_drops_units(workdir, pixels, tmp_path):
 
 def test_heads_come_back_bit_by_bit(workdir, tmp_path):
     convert.convert_run(workdir, tmp_path / "out", "combined")
-    networks = convert._restore(workdir)
+    networks = Networks.restore(workdir)
     heads = Heads.load(tmp_path / "out" / "heads.safetensors")
     tuned = networks.tuned("distill/ours", HEADS)
     jax.tree.map(np.testing.assert_array_equal, heads.tuned, jax.device_get(tuned))
