@@ -126,9 +126,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 250  # images at a time
-    c.evaluate.corruptions = ("all",)  # all (the 15 of ImageNet-C) or names
+    c.evaluate.corruptions = ("all",)  # all (the 15 of ImageNet-C), extra (four more) or names
     c.evaluate.severities = (1, 2, 3, 4, 5)  # 1 to 5
-    c.evaluate.perturbations = ()  # sequences of ImageNet-P: all (the ten) or names; () is none
+    c.evaluate.jpeg85 = False  # True: corrupted images go through JPEG 85, as the published ones
+    c.evaluate.perturbations = ()  # sequences: all (the ten of ImageNet-P), extra (four) or names
+    c.evaluate.perturbation_ops = (
+        # what the sequences are made of: {size} is cut out of their middle
+        "decode|resize_small({resize}, '{interpolation}')|central_crop({resize})"
+    )
+    c.evaluate.sets = ()  # benchmarks to read: KIND:PATH (see docs/benchmarks.md)
     c.evaluate.max_images = config_dict.placeholder(int)  # evaluate on the first so many only
 
     c.train = ConfigDict()

@@ -133,7 +133,8 @@ def _new_directory(target: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _is_run(source: str) -> bool:
+def is_run(source: str) -> bool:
+    """Tells whether a path is the workdir of a run."""
     from etils import epath
 
     from robust_jax.stages.networks import RUN_FILES
@@ -175,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--head", help="of a run: clean, unclean or combined, or original or teacher (clean)"
     )
     args = parser.parse_args(argv)
-    if _is_run(args.source):
+    if is_run(args.source):
         if args.model:
             raise ValueError(f"a run knows its model; got --model={args.model}; leave it out")
         head = "clean" if args.head is None else args.head

@@ -105,6 +105,7 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
     from robust_jax import optim
     from robust_jax.evals import corruption, perturbation
     from robust_jax.method import budget
+    from robust_jax.stages import evaluate
     from robust_jax.stages.context import Context
 
     context = Context(config, workdir)
@@ -112,6 +113,7 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
     _check_images(context)
     corruption.grid(config.evaluate.corruptions, config.evaluate.severities)
     perturbation.names(config.evaluate.perturbations)
+    evaluate.load_benchmarks(context)
     model = context.student_model
     shapes = context.shapes(model)
     print(budget.format_table(context.plan, model, shapes["params"]))

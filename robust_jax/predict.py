@@ -59,8 +59,7 @@ class RobustClassifier:
         workdir = epath.Path(workdir)
         networks = Networks.restore(workdir)
         self.class_names = networks.class_names
-        # The model has one size; the evaluation ops of a run may rely on its data having it.
-        self._ops = networks.ops("eval_ops") + f"|resize({networks.image_size})"
+        self._ops = networks.photograph_ops
         self._selection = routing.selection_config(networks, "ours")
         stored = workdir / "evaluate" / "calibration" / "ours.json"
         if networks.config.selection.calibrate and not stored.exists():

@@ -2,7 +2,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 from runs import ROOT
+
+from robust_jax.corruptions import CORRUPTIONS
 
 
 def test_steps_prints_a_table_and_writes_json(tmp_path):
@@ -40,3 +43,24 @@ def test_augment_prints_a_table_and_writes_json(tmp_path):
         ratio = rate["augmix, pipeline", size] / rate["augmix, pil", size]
         assert said["ratios"][f"augmix_speedup_over_pil_{size}"] == ratio
     assert len(said["ratios"]) == 2
+
+
+@pytest.mark.slow
+def test_corruptions_prints_a_table_and_writes_json(tmp_path):
+    pytest.importorskip("imagecorruptions", exc_type=ImportError)
+    file = tmp_path / "corruptions.json"
+    command = [sys.executable, "benchmarks/corruptions.py", "--quick", "--json", str(file)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    said = json.loads(file.read_text())
+    assert set(said) == {"machine", "rows", "ratios"}
+    assert [row["corruption"] for row in said["rows"]] == list(CORRUPTIONS)
+    total = {"ours": 0.0, "imaug": 0.0}
+    for row in said["rows"]:
+        for way in total:
+            total[way] += row["seconds"][way]
+            assert row[f"{way}_images_per_second"] == pytest.approx(5 / row["seconds"][way])
+        assert row["speedup"] == row["seconds"]["imaug"] / row["seconds"]["ours"]
+        assert f"{row['corruption']:<17}" in found.stdout
+    ratio = total["imaug"] / total["ours"]
+    assert said["ratios"] == {"corruptions_speedup_over_imaug_224": pytest.approx(ratio)}

@@ -16,6 +16,10 @@ pytest_plugins = ["finished_run"]
 
 ALWAYS = {
     "clean_accuracy",
+    "clean_nll",
+    "clean_ece",
+    "clean_brier",
+    "clean_aurc",
     "corrupted_accuracy",
     "accuracy_by_corruption",
     "tuned_params",
@@ -49,9 +53,11 @@ def assert_complete(workdir, config):
         assert {len(values) for values in by_corruption.values()} == {2}
         values = [v for row in by_corruption.values() for v in row]
         assert entry["corrupted_accuracy"] == pytest.approx(np.mean(values))
-        values += [entry[key] for key in ALWAYS | ROUTING if key in entry and "acc" in key]
-        values += [entry[key] for key in ROUTING if key in entry]
-        assert all(0 <= v <= 1 for v in values if isinstance(v, float))
+        values += [entry[f"clean_{metric}"] for metric in ("accuracy", "ece", "aurc")]
+        values += [entry["corrupted_accuracy"], *(entry[key] for key in ROUTING if key in entry)]
+        assert all(0 <= v <= 1 for v in values)
+        assert 0 <= entry["clean_brier"] <= 2
+        assert entry["clean_nll"] > 0
     rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
     accuracy = [row for row in rows if row["metric"] == "accuracy"]
     assert len(accuracy) == len(METHODS) * (1 + 2 * len(CORRUPTIONS))

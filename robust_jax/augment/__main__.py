@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageOps
 
+from robust_jax import contact_sheet as sheets
 from robust_jax.augment.augmix import Draws, draw, mix
 from robust_jax.augment.augmix_ops import OPS, OVERLAPPING_OPS
 from robust_jax.augment.noise2net import noise2net_pixels
@@ -55,32 +55,9 @@ def contact_sheet(images: np.ndarray, path: str, seeds: int = 3) -> None:
       path: of the PNG to write.
       seeds: how many.
     """
-    from matplotlib.figure import Figure
-
     shown = np.repeat(images, seeds, axis=0)
     keys = jax.random.split(jax.random.key(0), len(shown))
-    sheet = list(rows(shown, keys))
-    figure = Figure(figsize=(1.6 * len(shown) + 1, 1.75 * len(sheet)), layout="constrained")
-    axes = figure.subplots(len(sheet), len(shown), squeeze=False)
-    for row_axes, (name, augmented, captions) in zip(axes, sheet, strict=True):
-        row_axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for axis, image, caption in zip(row_axes, augmented, captions, strict=True):
-            axis.imshow(image)
-            axis.set_title(caption, fontsize=8, pad=2)
-            axis.set_xticks([])
-            axis.set_yticks([])
-    figure.savefig(path, dpi=100)
-
-
-def _load(files: list[Path], size: int) -> np.ndarray:
-    """The middle squares of the images or of scikit-learn's photograph: uint8[n, s, s, 3]."""
-    if files:
-        opened = [Image.open(file).convert("RGB") for file in files]
-    else:
-        from sklearn.datasets import load_sample_image
-
-        opened = [Image.fromarray(load_sample_image("china.jpg"))]
-    return np.stack([np.asarray(ImageOps.fit(image, (size, size))) for image in opened])
+    sheets.write(list(rows(shown, keys)), path)
 
 
 def main() -> None:
@@ -93,7 +70,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--seeds", type=int, default=3, help="columns for each image")
     args = parser.parse_args()
-    contact_sheet(_load(args.image, args.size), args.contact_sheet, args.seeds)
+    images = sheets.photographs(args.image, args.size)
+    contact_sheet(images, args.contact_sheet, args.seeds)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +14,29 @@ _PIXELS_AT_ONCE = 2**18
 
 
 def check_name(name: str, names: Sequence[str], kind: str) -> None:
-    """Raises ValueError with the nearest of `names` for an unknown one."""
+    """Raises ValueError with `names` and the nearest of them for an unknown one."""
     if name not in names:
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown {kind}; got {name!r}; did you mean {near!r}?")
+        raise ValueError(
+            f"unknown {kind}; got {name!r}; use one of {', '.join(names)}; did you mean {near!r}?"
+        )
 
 
-def check_batch(images: np.ndarray, ids: np.ndarray, seed: int) -> None:
-    """Raises ValueError unless images are u8[b, h, w, 3] and ids i[b] and seed not negative."""
+def as_batch(images: Any, ids: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images and ids as arrays.
+
+    Raises:
+        ValueError: unless images are u8[b, h, w, 3] and ids i[b] and seed not negative.
+    """
+    if isinstance(images, list | tuple):
+        shapes = sorted({np.shape(image) for image in images})
+        if len(shapes) > 1:
+            raise ValueError(
+                "images of a batch must be of one size; got "
+                + " and ".join(str(list(shape)) for shape in shapes)
+                + "; resize them, or call once for each size"
+            )
+    images, ids = np.asarray(images), np.asarray(ids)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8[b, h, w, 3]; got {images.dtype}{list(images.shape)}; "
@@ -41,6 +57,7 @@ def check_batch(images: np.ndarray, ids: np.ndarray, seed: int) -> None:
             f"seed and ids must be integers, not negative; got seed {seed!r}, smallest id "
             f"{ids.min() if ids.size else 'none'}; use numbers from 0 up"
         )
+    return images, ids
 
 
 def truncate(images: np.ndarray) -> np.ndarray:

@@ -27,6 +27,8 @@ CATEGORY: dict[str, str] = {
     "jpeg_compression": "digital",
 }
 CORRUPTIONS: tuple[str, ...] = tuple(CATEGORY)
+# Kept for validation by the benchmark: in none of its averages.
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 # The reference writes elastic's constants for 224 px images as multiples of 244.
 _ELASTIC_224 = 244 / 224
@@ -35,7 +37,8 @@ _ELASTIC_224 = 244 / 224
 # passes) · motion (radius, σ) · zoom (stop, step) · snow (mean, σ, zoom, threshold, radius,
 # motion σ, mix) · frost (image, texture, texture scale) · fog (amount, decay) · brightness +V ·
 # contrast factor · elastic (α, σ, affine) as fractions of the shorter side · pixelate scale ·
-# JPEG quality.
+# JPEG quality · speckle σ · Gaussian blur σ · spatter (mean, σ, blur σ, threshold, strength of
+# water or blur σ of mud, mud?) · saturate (factor, + S).
 IMAGENET: dict[str, tuple[Any, ...]] = {
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),
     "shot_noise": (60, 25, 12, 5, 3),
@@ -64,6 +67,16 @@ IMAGENET: dict[str, tuple[Any, ...]] = {
     ),
     "pixelate": (0.6, 0.5, 0.4, 0.3, 0.25),
     "jpeg_compression": (25, 18, 15, 10, 7),
+    "speckle_noise": (0.15, 0.2, 0.35, 0.45, 0.6),
+    "gaussian_blur": (1, 2, 3, 4, 6),
+    "spatter": (
+        (0.65, 0.3, 4, 0.69, 0.6, False),
+        (0.65, 0.3, 3, 0.68, 0.6, False),
+        (0.65, 0.3, 2, 0.68, 0.5, False),
+        (0.65, 0.3, 1, 0.65, 1.5, True),
+        (0.67, 0.4, 1, 0.65, 1.5, True),
+    ),
+    "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
 }
 TINY: dict[str, tuple[Any, ...]] = {
     "gaussian_noise": (0.04, 0.08, 0.12, 0.15, 0.18),
@@ -99,6 +112,16 @@ TINY: dict[str, tuple[Any, ...]] = {
     ),
     "pixelate": (0.9, 0.8, 0.7, 0.6, 0.5),
     "jpeg_compression": (65, 58, 50, 40, 25),
+    "speckle_noise": (0.15, 0.2, 0.25, 0.3, 0.35),
+    "gaussian_blur": (0.5, 0.75, 1, 1.25, 1.5),
+    "spatter": (
+        (0.62, 0.1, 0.7, 0.7, 0.6, False),
+        (0.65, 0.1, 0.8, 0.7, 0.6, False),
+        (0.65, 0.3, 1, 0.69, 0.6, False),
+        (0.65, 0.1, 0.7, 0.68, 0.6, True),
+        (0.65, 0.1, 0.5, 0.67, 0.6, True),
+    ),
+    "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)),
 }
 CIFAR: dict[str, tuple[Any, ...]] = {
     "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
@@ -134,6 +157,16 @@ CIFAR: dict[str, tuple[Any, ...]] = {
     ),
     "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
     "jpeg_compression": (80, 65, 58, 50, 40),
+    "speckle_noise": (0.06, 0.1, 0.12, 0.16, 0.2),
+    "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1),
+    "spatter": (
+        (0.62, 0.1, 0.7, 0.7, 0.5, False),
+        (0.65, 0.1, 0.8, 0.7, 0.5, False),
+        (0.65, 0.3, 1, 0.69, 0.5, False),
+        (0.65, 0.1, 0.7, 0.69, 0.6, True),
+        (0.65, 0.1, 0.5, 0.68, 0.6, True),
+    ),
+    "saturate": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
 }
 
 

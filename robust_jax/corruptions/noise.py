@@ -24,10 +24,7 @@ def gaussian_noise(images: np.ndarray, rngs: Sequence[Generator], sigma: float) 
 
 def speckle_noise(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.ndarray:
     """Normal noise on u8[b, h, w, 3] of standard deviation `sigma` times the pixel."""
-    noise = normal(images, rngs, sigma)
-    noise *= images
-    noise += images
-    return noise
+    return images + images * (sigma * normal(images, rngs, 1).astype(np.float64))
 
 
 def shot_noise(images: np.ndarray, rngs: Sequence[Generator], photons: float) -> np.ndarray:

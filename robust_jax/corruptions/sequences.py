@@ -122,9 +122,8 @@ def perturb(
     Returns:
         u8[b, f, h', w', 3], f = `frames(name, max(h', w'))`, truncated as in the reference.
     """
-    images, ids = np.asarray(images), np.asarray(ids)
     batches.check_name(name, _ALL, "sequence")
-    batches.check_batch(images, ids, seed)
+    images, ids = batches.as_batch(images, ids, seed)
     b, *sides = images.shape[:3]
     if crop is not None and not batches.SMALLEST_SIDE <= crop <= min(sides):
         raise ValueError(
@@ -133,7 +132,8 @@ def perturb(
         )
     height, width = sides if crop is None else (crop, crop)
     steps, constants = _TABLES[benchmark_for(height, width)][name]
-    if difficulty not in ((1, 2, 3) if name in _NOISES else (1,)):
+    allowed = range(1, 4) if name in _NOISES else range(1, 2)
+    if not isinstance(difficulty, int | np.integer) or difficulty not in allowed:
         raise ValueError(
             f"difficulty is 1, 2 or 3 for noise and 1 for other sequences; got {difficulty!r} for "
             f"{name}; for a harder {name} compare every second or third frame of difficulty 1"

@@ -1,7 +1,7 @@
-"""Drops of water that run down an image: the spatter sequence of ImageNet-P and CIFAR-P.
+"""Drops of water or mud on an image; in the sequence of ImageNet-P and CIFAR-P they run down.
 
-The reference draws their relief with OpenCV's edge detector, distance transform and histogram
-equalisation; these are the same steps in numpy and scipy.
+The reference draws the relief of water with OpenCV's edge detector, distance transform and
+histogram equalisation; these are the same steps in numpy and scipy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,9 @@ from robust_jax.corruptions.blur import gaussian_blur, shifted_sum
 from robust_jax.corruptions.noise import normal
 
 PALE_TURQUOISE = np.array([175, 238, 238], np.float32)
-STRENGTH = 0.6
+MUD_BROWN = np.array([63, 42, 20], np.float32)
+THINNEST_MUD = 0.8
+SEQUENCE_STRENGTH = 0.6
 EDGE_THRESHOLDS = (50, 150)
 FARTHEST = 20.0
 # OpenCV's distances of 1, 1.4 and 2.1969 in 1/65536, and the moves (dx, length) from rows above.
@@ -108,6 +110,49 @@ def relief(layers: np.ndarray) -> np.ndarray:
     return np.rint(mean(np.clip(lit, 0, 255).astype(float))).astype(np.float32)
 
 
+def drops(
+    images: np.ndarray,
+    rngs: Sequence[Generator],
+    mean: float,
+    sigma: float,
+    blur_sigma: float,
+    threshold: float,
+) -> np.ndarray:
+    """f32[b, h, w, 1] blurred normal noise for u8[b, h, w, 3]; 0 below the threshold."""
+    layer = gaussian_blur(mean + normal(images[..., :1], rngs, sigma), blur_sigma)
+    layer[layer < threshold] = 0
+    return layer
+
+
+def shine(layer: np.ndarray, strength: float) -> np.ndarray:
+    """f32[b, h, w, 3] light to add for the water of f32[b, h, w, 1]; none where there is none."""
+    water = np.clip(layer[..., 0] * 255, 0, 255).astype(np.uint8)
+    light = water * relief(water)
+    brightest = light.max((1, 2), keepdims=True)
+    light *= strength / np.where(brightest > 0, brightest, 1)
+    return light[..., None] * PALE_TURQUOISE
+
+
+def spatter(
+    images: np.ndarray,
+    rngs: Sequence[Generator],
+    constants: tuple[float, float, float, float, float, bool],
+) -> np.ndarray:
+    """Adds drops of water to u8[b, h, w, 3], or covers parts of it with mud.
+
+    Args:
+        constants: (mean, sigma, blur sigma, threshold, amount, mud): `amount` is the strength of
+            the water's light, or the sigma that softens the edges of mud.
+    """
+    mean, sigma, blur_sigma, threshold, amount, mud = constants
+    layer = drops(images, rngs, mean, sigma, blur_sigma, threshold)
+    if not mud:
+        return images + shine(layer, amount)
+    cover = gaussian_blur((layer > threshold).astype(np.float32), amount)
+    cover[cover < THINNEST_MUD] = 0
+    return images * (1 - cover) + cover * MUD_BROWN
+
+
 def spatters(
     images: np.ndarray,
     rngs: Sequence[Generator],
@@ -121,17 +166,11 @@ def spatters(
             water that go to successive pixels of its column, the middle one its own.
     """
     mean, sigma, blur_sigma, threshold, flow = constants
-    layer = mean + normal(images[..., :1], rngs, sigma)
-    layer = gaussian_blur(layer, blur_sigma)
-    layer[layer < threshold] = 0
+    layer = drops(images, rngs, mean, sigma, blur_sigma, threshold)
     up = (len(flow) - 1) // 2
     down = len(flow) - 1 - up
     offsets = [(len(flow) - 1 - i, 0) for i in range(len(flow))]
     for _ in steps:
-        water = np.clip(layer[..., 0] * 255, 0, 255).astype(np.uint8)
-        light = water * relief(water)
-        brightest = light.max((1, 2), keepdims=True)
-        light *= STRENGTH / np.where(brightest > 0, brightest, 1)
-        yield images + light[..., None] * PALE_TURQUOISE
+        yield images + shine(layer, SEQUENCE_STRENGTH)
         padded = np.pad(layer, [(0, 0), (down, up), (0, 0), (0, 0)])
         layer = shifted_sum(padded, offsets, np.array(flow), np.empty_like(layer))

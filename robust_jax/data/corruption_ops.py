@@ -1,4 +1,4 @@
-"""The 15 corruptions of ImageNet-C as ops, one a name: `gaussian_noise(severity=2)`.
+"""The corruptions of ImageNet-C as ops, one a name: `gaussian_noise(severity=2)`.
 
 For training on plain corruptions, which makes ImageNet-C no test of unseen ones: see `overlap`.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from robust_jax.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from robust_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
 from robust_jax.data.registry import Features, Op, check_rgb_bytes, register
 
 Severity = int | tuple[int, int]
@@ -20,7 +20,7 @@ def corrupt_image(image: np.ndarray, name: str, severity: Severity, seed: np.nda
 
     Args:
       image: uint8[h, w, 3], sides of at least 8 px.
-      name: one of CORRUPTIONS.
+      name: one of CORRUPTIONS or EXTRA_CORRUPTIONS.
       severity: 1 to 5, or (lowest, highest) to draw one uniformly.
       seed: int32[2], any values; as unsigned numbers they are the seed and the id of
         `corruptions.corrupt`.
@@ -64,5 +64,5 @@ def _factory(name: str) -> Callable[..., Op]:
     return factory
 
 
-for _name in CORRUPTIONS:
+for _name in CORRUPTIONS + EXTRA_CORRUPTIONS:
     register(_name)(_factory(_name))

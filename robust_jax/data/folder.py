@@ -7,7 +7,7 @@ import collections
 import concurrent.futures
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -48,24 +48,60 @@ def load(
         )
     if len(names) < 2:
         raise ValueError(f"one class only; got {names[0]} in {root}/train; give at least two")
-    files, labels = _list_images(root / split, classes[split], names)
-    relative = [name for name, _, _ in files]
+    return of_classes(
+        root / split,
+        {name: names.index(name) for name in classes[split]},
+        names,
+        name=f"{root.name or root} {split}",
+        verify=data.verify,
+        max_bad_images=data.max_bad_images,
+        index_dir=index_dir,
+    )
+
+
+def of_classes(
+    directory: epath.Path,
+    labels: Mapping[str, int],
+    class_names: Sequence[str],
+    *,
+    name: str,
+    verify: bool,
+    max_bad_images: int,
+    index_dir: epath.Path | None = None,
+) -> Source:
+    """Loads the images of some class directories.
+
+    Args:
+      directory: of the class directories.
+      labels: class directory -> label in [0, k), in the order that the images get.
+      class_names: k names.
+      name: for messages and reports.
+      verify: decode every image once; without it an unreadable one is an error when it is read.
+      max_bad_images: so many unreadable images are left out, and told; more are an error.
+      index_dir: where the outcome of the check is kept.
+
+    Raises:
+      ValueError: for a class directory without images, and for too many unreadable ones.
+    """
+    files, numbers = _list_images(directory, labels)
+    relative = [file for file, _, _ in files]
     bad: list[str] = []
-    if data.verify:
-        bad = _unreadable(root / split, files, index_dir)
-        _check_bad(root / split, bad, data.max_bad_images)
-        _check_left(root / split, relative, bad)
+    if verify:
+        bad = _unreadable(directory, files, index_dir)
+        _check_bad(directory, bad, max_bad_images)
+        _check_left(directory, relative, bad)
     dropped = set(bad)
-    kept = [i for i, name in enumerate(relative) if name not in dropped]
+    kept = [i for i, file in enumerate(relative) if file not in dropped]
     # Without the time of change: copies of a folder on several hosts are the same data.
     content = [files[i][:2] for i in kept]
     return Source(
-        name=f"{root.name or root} {split}",
-        class_names=tuple(names),
-        labels=labels[kept],
-        read=_reader(root / split, [relative[i] for i in kept]),
-        fingerprint=fingerprint("folder", names, content),
-        bad_images=tuple(f"{split}/{name}" for name in bad),
+        name=name,
+        class_names=tuple(class_names),
+        labels=numbers[kept],
+        read=_reader(directory, [relative[i] for i in kept]),
+        fingerprint=fingerprint("folder", list(class_names), content),
+        bad_images=tuple(f"{directory.name}/{file}" for file in bad),
+        files=tuple(relative[i] for i in kept),
     )
 
 
@@ -77,6 +113,15 @@ def _classes(root: epath.Path, split: str) -> list[str]:
             f"{root} has no directory {split}; got {', '.join(found[:10]) or 'no directories'}; "
             "lay the images out as train/CLASS/* and val/CLASS/*"
         )
+    return class_directories(directory)
+
+
+def class_directories(directory: epath.Path) -> list[str]:
+    """Returns the names of the class directories in order, that of numbers where all are numbers.
+
+    Raises:
+      ValueError: where there is none.
+    """
     names = sorted(p.name for p in directory.iterdir() if p.name[0] != "." and p.is_dir())
     if not names:
         raise ValueError(
@@ -101,11 +146,11 @@ def _is_image(name: str) -> bool:
 
 
 def _list_images(
-    directory: epath.Path, classes: Sequence[str], names: Sequence[str]
+    directory: epath.Path, label_of: Mapping[str, int]
 ) -> tuple[list[tuple[str, int, int]], np.ndarray]:
     """Returns (relative path, bytes, time of change) and the label of each image."""
     images, labels, others = [], [], []
-    for name in classes:
+    for name, label in label_of.items():
         files = _list_files(directory / name)
         chosen = [file for file in files if _is_image(file[0])]
         others += [f"{name}/{file[0]}" for file in files if not _is_image(file[0])]
@@ -115,7 +160,7 @@ def _list_images(
                 f"{', '.join(EXTENSIONS)} files in it or remove it"
             )
         images += [(f"{name}/{file}", size, changed) for file, size, changed in chosen]
-        labels += [names.index(name)] * len(chosen)
+        labels += [label] * len(chosen)
     if others:
         print(f"{directory}: left out {len(others)} files that are not images, e.g. {others[0]}")
     return images, np.array(labels, np.int32)

@@ -119,6 +119,24 @@ def central_crop(size: Size) -> Op:
     return _on_image(fn)
 
 
+@register("crop_border")
+def crop_border(width: int) -> Op:
+    """Cuts `width` pixels off every side."""
+    if not isinstance(width, int) or width < 1:
+        raise ValueError("the width is a positive integer")
+
+    def fn(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        sides = tf.shape(image)[:2]
+        fits = tf.debugging.Assert(
+            tf.reduce_all(sides > 2 * width),
+            [f"the image is smaller than the border of crop_border({width}); got", sides],
+        )
+        with tf.control_dependencies([fits]):
+            return image[width:-width, width:-width]
+
+    return _on_image(fn)
+
+
 @register("random_crop")
 def random_crop(size: Size, pad: int = 0) -> Op:
     """Pads every side with `pad` zeros, then cuts `size` at a uniformly random place."""

@@ -8,11 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from robust_jax.config import nearest
-from robust_jax.corruptions import CORRUPTIONS
+from robust_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 from robust_jax.data import registry
-
-# Hendrycks & Dietterich 2019 keep these four for validation; they resemble the fifteen.
-EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 # In terms of the corruptions: brightness, contrast, colour, and sharpness, which below 1 blurs.
 _ENHANCEMENTS = ("brightness", "contrast", "saturate", "gaussian_blur")

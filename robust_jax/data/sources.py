@@ -32,6 +32,7 @@ class Source:
       read: number -> encoded bytes or uint8[h, w, 3]; called from several threads.
       fingerprint: hash of what determines the content.
       bad_images: unreadable images that were left out.
+      files: CLASS/NAME of each image of a folder; other sources have none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Source:
     read: Callable[[int], bytes | np.ndarray]
     fingerprint: str
     bad_images: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -75,6 +77,7 @@ class Source:
             labels=self.labels[chosen],
             read=lambda i: self.read(int(chosen[i])),
             fingerprint=fingerprint(self.fingerprint, chosen),
+            files=tuple(self.files[i] for i in chosen) if self.files else (),
         )
 
 

@@ -14,6 +14,8 @@ from robust_jax.data.pipeline import Elements, ordered_batches
 from robust_jax.data.sources import Source
 
 Outputs = dict[str, np.ndarray]
+# (arrays, {"image": u8[b, h, w, 3], "label": i32[b]}) -> outputs with b rows; jitted.
+Function = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
 KEEP_BYTES = 2 << 30
 
 
@@ -25,11 +27,13 @@ class EvalSet:
       source: labelled records.
       ops: evaluation ops; images of one size come out.
       max_images: only the first so many (of a fixed random order), or None.
+      keep: whether images stay in memory between passes, where they fit in 2 GiB.
     """
 
     source: Source
     ops: str
     max_images: int | None = None
+    keep: bool = True
     # Batch size -> the batches of a whole pass.
     _kept: dict[int, list[tuple[np.ndarray, np.ndarray]]] = dataclasses.field(
         default_factory=dict, init=False, repr=False
@@ -49,10 +53,7 @@ class EvalSet:
         return self.records.labels
 
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (images uint8[b, h, w, 3], ids int[b]) in order; the last may be shorter.
-
-        Images are kept in memory between passes when they fit in 2 GiB.
-        """
+        """Yields (images uint8[b, h, w, 3], ids int[b]) in order; the last may be shorter."""
         kept = self._kept.get(batch_size)
         if kept is not None:
             yield from kept
@@ -60,7 +61,8 @@ class EvalSet:
         passed: list[tuple[np.ndarray, np.ndarray]] = []
         elements = Elements(source=self.records, ops=self.ops, views={"image": ""}, seed=0)
         for batch in ordered_batches(elements, batch_size=batch_size, pad=False):
-            if batch["image"].nbytes * len(self.records) <= KEEP_BYTES * len(batch["id"]):
+            whole = batch["image"].nbytes * len(self.records) / len(batch["id"])
+            if self.keep and whole <= KEEP_BYTES:
                 passed.append((batch["image"], batch["id"]))
             yield batch["image"], batch["id"]
         if sum(len(ids) for _, ids in passed) == len(self.records):
@@ -69,7 +71,7 @@ class EvalSet:
 
 
 def evaluate(
-    function: Callable[[Any, jax.Array], dict[str, jax.Array]],
+    function: Function,
     arrays: Any,
     images: EvalSet,
     *,
@@ -80,7 +82,7 @@ def evaluate(
     """Applies a function to every image and returns its outputs in order.
 
     Args:
-      function: jitted (arrays, images uint8[b, h, w, 3]) -> outputs with b rows.
+      function: see `Function`.
       arrays: replicated over the mesh.
       batch_size: rounded up to a multiple of the devices.
       transform: host function (images, ids) -> images, for example a corruption.
@@ -88,31 +90,35 @@ def evaluate(
     Returns:
       name -> array with one row for each image; padding rows are gone.
     """
-    padded = padded_size(batch_size, images, mesh)
+    padded = padded_size(min(batch_size, len(images.labels)), mesh)
     found: list[Outputs] = []
     for batch, ids in images.batches(padded):
         changed = batch if transform is None else transform(batch, ids)
-        found.append(answer(function, arrays, changed, padded, mesh))
+        found.append(answer(function, arrays, changed, images.labels[ids], padded, mesh))
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def padded_size(batch_size: int, images: EvalSet, mesh: Mesh) -> int:
-    """Returns the batch size, not above the number of images, as a multiple of the devices."""
-    return -(-min(batch_size, len(images.labels)) // mesh.size) * mesh.size
+def padded_size(batch_size: int, mesh: Mesh) -> int:
+    """Returns the batch size as a multiple of the devices."""
+    return -(-batch_size // mesh.size) * mesh.size
 
 
 def answer(
-    function: Callable[[Any, jax.Array], dict[str, jax.Array]],
+    function: Function,
     arrays: Any,
     images: np.ndarray,
+    labels: np.ndarray,
     padded: int,
     mesh: Mesh,
 ) -> Outputs:
     """Applies a function to any number of images, `padded` at a time; see `evaluate`."""
     found: list[Outputs] = []
     for start in range(0, len(images), padded):
-        part = images[start : start + padded]
-        filled = np.concatenate([part, np.repeat(part[-1:], padded - len(part), 0)])
-        outputs = function(arrays, sharding.shard_batch({"image": filled}, mesh)["image"])
-        found.append({k: v[: len(part)] for k, v in jax.device_get(outputs).items()})
+        part = {"image": images[start : start + padded], "label": labels[start : start + padded]}
+        count = len(part["label"])
+        batch = {
+            k: np.concatenate([v, np.repeat(v[-1:], padded - count, 0)]) for k, v in part.items()
+        }
+        outputs = function(arrays, sharding.shard_batch(batch, mesh))
+        found.append({k: v[:count] for k, v in jax.device_get(outputs).items()})
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}

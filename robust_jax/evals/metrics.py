@@ -37,16 +37,17 @@ def proportion(successes: int, count: int) -> Estimate:
     return Estimate(value, low, high, int(count))
 
 
-def mean_fraction(fractions: ArrayLike) -> Estimate:
-    """The mean of one fraction an image, f[n], with a normal interval cut at 0 and 1."""
-    values = np.asarray(fractions, np.float64)
-    if values.ndim != 1 or not values.size or values.min() < 0 or values.max() > 1:
+def mean(values: ArrayLike) -> Estimate:
+    """The mean of one number an image, f[n], with a normal interval within the values' range."""
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(
-            f"a mean needs one fraction in [0, 1] an image; got shape {values.shape}; give f[n]"
+            f"a mean needs one finite number an image; got shape {values.shape}; give f[n], n >= 1"
         )
-    mean = float(values.mean())
+    average = float(values.mean())
     half = _Z_95 * float(values.std()) / np.sqrt(values.size)
-    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), values.size)
+    low, high = max(values.min(), average - half), min(values.max(), average + half)
+    return Estimate(average, float(low), float(high), values.size)
 
 
 def accuracy(predictions: ArrayLike, labels: ArrayLike) -> Estimate:
@@ -76,37 +77,22 @@ def f_correct(heads: ArrayLike, domain: str) -> Estimate:
     return proportion(int((heads == right[domain]).sum()), heads.size)
 
 
-def nll(probs: ArrayLike, labels: ArrayLike) -> float:
-    """Mean negative log-likelihood, natural log. Args: probs: f[b, k]; labels: int[b]."""
-    probs, labels = _check_probs(probs, labels)
-    true = probs[np.arange(labels.size), labels]
-    # A probability that underflowed counts as the smallest float32, not as infinitely wrong.
-    return float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
-
-
-def brier(probs: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over images of the squared distance to the one-hot label, summed over classes: [0, 2].
-
-    Args: probs: f[b, k]; labels: int[b].
-    """
-    probs, labels = _check_probs(probs, labels)
-    true = probs[np.arange(labels.size), labels]
-    return float(((probs**2).sum(axis=1) - 2 * true + 1).mean())
-
-
-def ece(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Estimate:
     """Expected calibration error (Guo et al. 2017), over equal bins (low, high] of confidence.
 
-    Args: probs: f[b, k]; labels: int[b]; bins: at least 1.
+    The interval is the normal one at the signs of the bins' gaps that were found; of few images the
+    error itself is biased upwards.
+
+    Args: confidence: f[n], of the answers; correct: bool[n]; bins: at least 1.
     """
     if bins < 1:
         raise ValueError(f"ECE needs bins; got {bins}; use 1 or more (15 is usual)")
-    probs, labels = _check_probs(probs, labels)
-    confidence = probs.max(axis=1)
-    correct = probs.argmax(axis=1) == labels
+    confidence, correct = _check_answers(confidence, correct)
+    gaps = correct - confidence
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / labels.size)
+    sums = np.bincount(bin_of, weights=gaps, minlength=bins)
+    found = mean(np.sign(sums)[bin_of] * gaps)
+    return found._replace(low=max(0.0, found.low))
 
 
 def auroc(negatives: ArrayLike, positives: ArrayLike) -> float:
@@ -165,29 +151,34 @@ def risk_coverage(uncertainty: ArrayLike, correct: ArrayLike) -> RiskCoverage:
     Returns:
       coverage f[b] = 1/b … 1, risk f[b], and their area in [0, 1].
     """
-    uncertainty, correct = np.asarray(uncertainty), np.asarray(correct)
-    if uncertainty.shape != correct.shape or uncertainty.ndim != 1 or not correct.size:
-        raise ValueError(
-            f"risk and coverage need f[b] and bool[b]; got shapes {uncertainty.shape} and "
-            f"{correct.shape}; give one value of each per image"
-        )
+    uncertainty, correct = _check_answers(uncertainty, correct)
     _, group, counts = np.unique(uncertainty, return_inverse=True, return_counts=True)
-    group_error = np.bincount(group, weights=~correct.astype(bool)) / counts
+    group_error = np.bincount(group, weights=~correct) / counts
     answered = np.arange(1, correct.size + 1)
     risk = np.cumsum(np.repeat(group_error, counts)) / answered
     return RiskCoverage(answered / correct.size, risk, float(risk.mean()))
 
 
-def _check_probs(probs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
-    if probs.ndim != 2 or labels.shape != probs.shape[:1] or not labels.size:
+def aurc(uncertainty: ArrayLike, correct: ArrayLike, blocks: int = 10) -> Estimate:
+    """The area under the risk-coverage curve, with the interval of a delete-a-block jackknife.
+
+    Args: uncertainty, correct: as for `risk_coverage`; blocks: at least 2, of images in turn.
+    """
+    uncertainty, correct = _check_answers(uncertainty, correct)
+    area, count = risk_coverage(uncertainty, correct).aurc, len(correct)
+    parts = min(blocks, count)
+    block = np.arange(count) % parts
+    kept = [block != one for one in range(parts)] if parts > 1 else []
+    areas = [risk_coverage(uncertainty[k], correct[k]).aurc for k in kept]
+    half = _Z_95 * np.sqrt((parts - 1) * np.var(areas)) if areas else 1.0
+    return Estimate(area, max(0.0, float(area - half)), min(1.0, float(area + half)), count)
+
+
+def _check_answers(score: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    score, correct = np.asarray(score, np.float64), np.asarray(correct)
+    if score.shape != correct.shape or score.ndim != 1 or not correct.size:
         raise ValueError(
-            f"expected probs f[b, k] and labels int[b]; got shapes {probs.shape} and "
-            f"{labels.shape}; drop the padding and give at least one image"
+            f"expected f[n] and bool[n], one of each an image; got shapes {score.shape} and "
+            f"{correct.shape}; drop the padding and give at least one image"
         )
-    if not np.allclose(probs.sum(axis=1), 1, atol=1e-3):
-        raise ValueError(
-            f"probabilities must sum to 1; got a sum of {probs.sum(axis=1).max():.4g}; "
-            "apply softmax to logits first"
-        )
-    return probs, labels
+    return score, correct.astype(bool)

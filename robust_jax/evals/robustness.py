@@ -114,31 +114,29 @@ def mfr(flip_probabilities: Mapping[str, float]) -> float:
     return float(np.mean(ratios))
 
 
-def top5_distance(logits: Sequence[ArrayLike], noise: bool = False) -> float:
+def top5_distances(top5: Sequence[ArrayLike], noise: bool = False) -> list[float]:
     """T5D of ImageNet-P, not normalised: how far the five best classes move between frames.
 
-    `Σ_{i=1..5} |(i-1) - min(σ(i)-1, 5)|`, where σ(i) is the new rank of the class ranked i; equal
-    logits rank in class order. Mean over frames, then over sequences.
+    `Σ_{i=1..5} |(i-1) - min(σ(i)-1, 5)|`, where σ(i) is the new rank of the class ranked i. Mean
+    over the frames of each sequence.
 
     Args:
-      logits: one f[f, k] per sequence, f at least 2 and k at least 5 (any increasing score does).
+      top5: one int[f, 5] per sequence, f at least 2: the classes, best first.
       noise: as in `flip_probability`.
 
     Returns:
-      In [0, 15].
+      One distance in [0, 15] per sequence.
     """
-    sequences = [np.asarray(frames) for frames in logits]
+    sequences = [np.asarray(frames) for frames in top5]
     _check_frames([frames.shape for frames in sequences], ndim=2)
-    return float(np.mean([_sequence_top5_distance(frames, noise) for frames in sequences]))
+    return [_sequence_top5_distance(frames, noise) for frames in sequences]
 
 
-def _sequence_top5_distance(logits: np.ndarray, noise: bool) -> float:
-    order = np.argsort(-logits, axis=1, kind="stable")
-    rank = np.argsort(order, axis=1)
-    before = order[:1] if noise else order[:-1]
-    best = np.broadcast_to(before[:, :5], (len(logits) - 1, 5))
-    new_rank = np.take_along_axis(rank[1:], best, axis=1)
-    return float(np.abs(np.arange(5) - np.minimum(new_rank, 5)).sum(axis=1).mean())
+def _sequence_top5_distance(top5: np.ndarray, noise: bool) -> float:
+    before, after = (top5[:1] if noise else top5[:-1]), top5[1:]
+    same = before[:, :, None] == after[:, None, :]
+    new_rank = np.where(same.any(2), same.argmax(2), 5)  # 5 stands for all lower ranks
+    return float(np.abs(np.arange(5) - new_rank).sum(axis=1).mean())
 
 
 def _average_errors(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -168,6 +166,6 @@ def _check_frames(shapes: Sequence[tuple[int, ...]], ndim: int) -> None:
     if not shapes:
         raise ValueError("no sequence was evaluated; got none; give at least one")
     for shape in shapes:
-        if len(shape) != ndim or shape[0] < 2 or (ndim == 2 and shape[1] < 5):
-            axes = "[f], f >= 2" if ndim == 1 else "[f, k], f >= 2, k >= 5"
+        if len(shape) != ndim or shape[0] < 2 or (ndim == 2 and shape[1] != 5):
+            axes = "[f], f >= 2" if ndim == 1 else "[f, 5], f >= 2"
             raise ValueError(f"a sequence is {axes}; got shape {shape}; give one array a sequence")

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from robust_jax import writers
+from robust_jax.corruptions import EXTRA_CORRUPTIONS
 
 LABELS = {
     "original": "original",
@@ -34,7 +35,7 @@ CATEGORIES = {
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
     "weather": ("snow", "frost", "fog", "brightness"),
     "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-    "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+    "extra": EXTRA_CORRUPTIONS,
 }
 
 

@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from itertools import product
-from string import Template
 from typing import Any
 
 from etils import epath
 
-from robust_jax.report import plots, read, read_arrays, subject, tables
+from robust_jax.report import columns, plots, read, read_arrays, subject, tables
+from robust_jax.report.template import PAGE
 
 Summary = Mapping[str, Any]
 Results = list[dict[str, Any]]
@@ -56,48 +56,6 @@ TEXTS = {  # figure -> title, what it shows and how to read it
 
 DIFFERENCES = """<p class="note">Positive: ours is more accurate. In brackets the 95&nbsp;%
 interval (Newcombe); where it holds 0, these images cannot tell the two apart.</p>"""
-PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Robustness report: $name</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root { color-scheme: light dark; --page: #fdfdfc; --ink: #1d1f21; --soft: #5b6066;
-  --line: #dcdcd8; --band: #f3f3ef; --link: #005a9c; }
-@media (prefers-color-scheme: dark) { :root { --page: #17191b; --ink: #e4e4e0; --soft: #a3a8ad;
-  --line: #3a3e42; --band: #212427; --link: #7cbcf0; } }
-body { margin: 0 auto; padding: 2rem 1.1rem 4rem; max-width: 56rem; background: var(--page);
-  color: var(--ink); font: 1.0625rem/1.6 system-ui, "Segoe UI", "Helvetica Neue", sans-serif; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1.2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.3rem; line-height: 1.3; margin: 2.6rem 0 .6rem; }
-* { box-sizing: border-box; } p, dl { max-width: 44rem; margin: .6rem 0; }
-.note, figcaption { color: var(--soft); font-size: .94rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: .8rem 0; }
-table { border-spacing: 0; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem .8rem; text-align: right; vertical-align: top; white-space: nowrap;
-  border-top: 1px solid var(--line); font-size: .95rem; line-height: 1.35; }
-thead th { background: var(--band); white-space: normal; vertical-align: bottom; border: 0; }
-tr > :first-child { text-align: left; position: sticky; left: 0; background: var(--page); }
-thead tr > :first-child { background: var(--band); } tbody th { font-weight: 500; }
-small { color: var(--soft); display: block; font-size: .82rem; }
-figure { margin: 0; max-width: 44rem; } a { color: var(--link); } summary { cursor: pointer; }
-figure img { display: block; width: 100%; background: #fff; padding: .5rem; margin: .8rem 0; }
-pre { overflow-x: auto; background: var(--band); padding: 1rem; font: .85rem/1.45 monospace; }
-.scroll, img, pre { border: 1px solid var(--line); border-radius: 6px; }
-</style></head><body><h1>Robustness report: $name</h1>
-<dl>$facts</dl>
-<h2>Conclusion</h2>$conclusion
-<h2>All methods</h2>$methods
-<p class="note">Under an accuracy stands its 95&nbsp;% Wilson interval. A star marks the best value
-of a column, and only where its interval lies above every other one. Each image counts once, however
-many corruptions and seeds it was shown with. The intervals cover the choice of test images, not the
-differences between training runs. “-” means not measured. F_correct is the share of clean images
-answered by the clean head and of corrupted images answered by the unclean head.</p>
-$categories$figures
-<h2>Configuration</h2>
-<details><summary>Every setting of this run</summary><pre>$config</pre></details>
-$absent</body></html>
-""")
 
 
 def _points(value: float) -> str:
@@ -116,11 +74,13 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def _metric_table(
-    rows: list[dict[str, Any]], columns: list[tables.Column], counts: Mapping[tuple[str, str], int]
+    rows: list[dict[str, Any]],
+    shown: list[columns.Column],
+    counts: Mapping[tuple[str, str], int],
 ) -> str:
     """Rows by columns; accuracies carry their interval and the star of a clear winner."""
     cells = [[escape(row["label"])] for row in rows]
-    for column in columns:
+    for column in shown:
         key = column.keys[0]
         source = "clean" if key == "clean_accuracy" else "corruption"
         accuracy = key in ("clean_accuracy", "corrupted_accuracy", *tables.CATEGORIES)
@@ -133,7 +93,7 @@ def _metric_table(
                 low, high = tables.wilson(row[key], n)
                 text += f"<small>{tables.percent(low)} to {tables.percent(high)}</small>"
             line.append(f"<b>★ {text}</b>" if row["method"] == best else text)
-    return _table(["method", *(column.heading for column in columns)], cells)
+    return _table(["method", *(column.heading for column in shown)], cells)
 
 
 def _facts(summary: Summary, results: Results) -> str:
@@ -225,13 +185,21 @@ def write(workdir: epath.PathLike) -> epath.Path:
         if name in drawn
     ]
     rows, counts = tables.method_table(summary), tables.image_counts(results)
-    methods = _metric_table(rows, list(tables.MAIN_COLUMNS), counts)
-    if others := tables.present(tables.OTHER_COLUMNS, rows):
+    methods = _metric_table(rows, list(columns.MAIN_COLUMNS), counts)
+    if others := columns.present(columns.OTHER_COLUMNS, rows):
         methods += _metric_table(rows, others, counts)
     categories = ""
     if groups := tables.category_table(summary):
-        columns = tables.present(tables.CATEGORY_COLUMNS, groups)
-        categories = f"<h2>Kinds of corruption</h2>{_metric_table(groups, columns, counts)}"
+        shown = columns.present(columns.CATEGORY_COLUMNS, groups)
+        categories = f"<h2>Kinds of corruption</h2>{_metric_table(groups, shown, counts)}"
+    if benchmarks := tables.benchmark_table(summary):
+        shown = columns.present(columns.TEST_SET_COLUMNS, benchmarks)
+        lines = [
+            [f"{escape(row['set'])}<br>{escape(row['label'])}", *(c.cell(row) for c in shown)]
+            for row in benchmarks
+        ]
+        table = _table(["benchmark", *(column.heading for column in shown)], lines)
+        categories += f"<h2>Benchmarks</h2>{table}"
     absent = ", ".join(title.lower() for name, (title, _) in TEXTS.items() if name not in drawn)
     sentences = tables.conclusion(summary, results)
     said = "".join(f"<p>{escape(text).replace(' %', '&nbsp;%')}</p>" for text in sentences)

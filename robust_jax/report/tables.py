@@ -6,7 +6,6 @@ of results.jsonl. A metric that was not run is absent from a row and shown as "-
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from robust_jax.report import CATEGORIES, LABELS, category, count, label, percent, seconds, subject
@@ -20,46 +19,23 @@ VERDICTS = {  # of a difference, and how it reads before a name
 }
 
 
-@dataclass(frozen=True)
-class Column:
-    """One table column: its heading, the metrics it shows (joined by " / ") and their format."""
-
-    heading: str
-    keys: tuple[str, ...]
-    format: Any
-
-    def cell(self, row: Mapping[str, Any]) -> str:
-        """The text of this column in `row`; "-" for what was not measured."""
-        shown = ["-" if row.get(key) is None else self.format(row[key]) for key in self.keys]
-        return "-" if set(shown) == {"-"} else " / ".join(shown)
-
-
-MAIN_COLUMNS = (
-    Column("clean %", ("clean_accuracy",), percent),
-    Column("corrupted %", ("corrupted_accuracy",), percent),
-    Column("F_correct % clean / shift", ("f_correct_clean", "f_correct_shift"), percent),
-    Column("parameters tuned / total", ("tuned_params", "total_params"), count),
-    Column("training s", ("train_seconds",), seconds),
-)
-OTHER_COLUMNS = (
-    Column("mean corruption error %", ("mean_corruption_error",), percent),
-    Column("mCE %", ("mce",), percent),
-    Column("mean flip probability %", ("mean_flip_probability",), percent),
-    Column("mFR %", ("mfr",), percent),
-    Column("routing AUROC", ("routing_auroc",), "{:.3f}".format),
-)
-
-
-def present(columns: Iterable[Column], rows: list[dict[str, Any]]) -> list[Column]:
-    """The columns in which at least one row has a value."""
-    return [column for column in columns if any(column.cell(row) != "-" for row in rows)]
-
-
 def method_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a method, known methods first: its metrics, and "method" and "label"."""
     methods = summary["methods"]
     order = [m for m in LABELS if m in methods] + [m for m in methods if m not in LABELS]
     return [{"method": m, "label": label(m), **methods[m]} for m in order]
+
+
+def benchmark_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a benchmark that was read and a method: its metrics, and "set" and "label"."""
+    rows = method_table(summary)
+    names = dict.fromkeys(name for row in rows for name in row.get("benchmarks", {}))
+    return [
+        {"set": name, "label": row["label"], **row["benchmarks"][name]}
+        for name in names
+        for row in rows
+        if name in row.get("benchmarks", {})
+    ]
 
 
 def category_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -73,22 +49,6 @@ def category_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         if means:
             rows.append({"method": row["method"], "label": row["label"], **means})
     return rows
-
-
-CATEGORY_COLUMNS = tuple(Column(f"{name} %", (name,), percent) for name in CATEGORIES)
-
-
-def format_text(summary: Mapping[str, Any]) -> str:
-    """The method table for a terminal: names to the left, numbers to the right, "-" for absent."""
-    rows = method_table(summary)
-    grid = [["method", *(column.heading for column in MAIN_COLUMNS)]]
-    grid += [[row["label"], *(column.cell(row) for column in MAIN_COLUMNS)] for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(*grid, strict=True)]
-    grid.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in grid
-    )
 
 
 def wilson(value: float, n: int) -> Interval:

@@ -128,8 +128,8 @@ def finish(context: Context, path: str, name: str, variables: dict[str, Any]) ->
     model, entry = context.network(name)
 
     @jax.jit
-    def answer(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-        logits: Any = model.apply(variables, models.normalise(images, entry))
+    def answer(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        logits: Any = model.apply(variables, models.normalise(batch["image"], entry))
         return {"label": logits.argmax(-1)}
 
     outputs = classification.evaluate(

@@ -92,23 +92,18 @@ class Networks:
         entries = {"student": self.student_entry, "teacher": self.teacher_entry}
         return {name: models.entry_to_json(entry) for name, entry in entries.items()}
 
+    @property
+    def photograph_ops(self) -> str:
+        """The evaluation ops for images of any size, on which those of a run need not be."""
+        return f"{self.ops('eval_ops')}|resize({self.image_size})"
+
     def ops(self, key: str) -> str:
         """Returns an ops string of `config.data`, or of another section as "distort.ops".
 
         Its placeholders are filled in.
         """
-        size, entry = self.image_size, self.student_entry
-        values = {
-            "size": size,
-            "pad": size // 8,
-            "resize": entry.shorter_side(size),
-            "interpolation": entry.interpolation,
-        }
         section, _, name = key.rpartition(".")
-        text = self.config[section or "data"][name]
-        for placeholder, value in values.items():
-            text = text.replace(f"{{{placeholder}}}", str(value))
-        return text
+        return fill_in(self.config[section or "data"][name], self.student_entry, self.image_size)
 
     @functools.cached_property
     def plan(self) -> budget.Plan:
@@ -175,3 +170,22 @@ class Networks:
 
 
 _shapes = functools.lru_cache(maxsize=8)(models.shapes)
+
+
+def fill_in(ops: str, entry: models.ModelEntry, image_size: int) -> str:
+    """Returns an ops string with its placeholders replaced by what a model wants.
+
+    Args:
+      ops: may hold {size}, {pad}, {resize} and {interpolation}, see configs/base.py.
+      entry: of the model.
+      image_size: side of its images.
+    """
+    values = {
+        "size": image_size,
+        "pad": image_size // 8,
+        "resize": entry.shorter_side(image_size),
+        "interpolation": entry.interpolation,
+    }
+    for placeholder, value in values.items():
+        ops = ops.replace(f"{{{placeholder}}}", str(value))
+    return ops

@@ -1,69 +1,68 @@
 """What the report draws beside numbers: the spread of the routing score, and some images."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
-from robust_jax import corruptions, writers
+from robust_jax import writers
+from robust_jax.evals import corruption
 from robust_jax.evals.classification import EvalSet, Outputs
+from robust_jax.evals.sets import ImageSet
 from robust_jax.method.calibration import Calibration
-from robust_jax.stages.context import Context
 
 NUM_EXAMPLES = 12
 
 
 def save(
-    context: Context,
-    images: EvalSet,
-    found: Mapping[str, Outputs],
+    directory: epath.Path,
+    answered: Sequence[tuple[ImageSet, Outputs]],
     calibration: Calibration | None,
+    seed: int,
 ) -> None:
-    """Writes evaluate/routing.npz and evaluate/examples.npz.
+    """Writes routing.npz and examples.npz.
 
     Args:
-      images: what was evaluated.
-      found: "clean" or "CORRUPTION-SEVERITY" -> answers with a row for each image.
+      directory: where to write.
+      answered: the clean images and then corrupted versions of them, with their answers.
       calibration: of `ours`, or None.
+      seed: picks the examples.
     """
-    shifted = [outputs["ours/routing_score"] for name, outputs in found.items() if name != "clean"]
+    scores = [outputs["ours/routing_score"] for _, outputs in answered]
     writers.write_arrays(
-        context.workdir / "evaluate" / "routing.npz",
+        directory / "routing.npz",
         {
-            "clean": found["clean"]["ours/routing_score"],
-            "shifted": np.concatenate(shifted) if shifted else np.empty(0, np.float32),
+            "clean": scores[0],
+            "shifted": np.concatenate([np.empty(0, np.float32), *scores[1:]]),
             "threshold": np.asarray(calibration.threshold if calibration else 0.0),
         },
     )
-    seed, names = context.config.seed, list(found)
+    images = answered[0][0].images
     picked = np.random.default_rng(seed).permutation(len(images.labels))[:NUM_EXAMPLES]
     chosen = EvalSet(images.records.subset(picked), images.ops)
     pixels = np.concatenate([batch for batch, _ in chosen.batches(NUM_EXAMPLES)])
     # Steps of six over sets of five severities: every corruption in turn, at changing severities.
-    shown = [names[position * 6 % len(names)] for position in range(len(picked))]
-    captions = []
-    for position, name in enumerate(shown):
-        kind, _, severity = name.partition("-")
-        words = kind.replace("_", " ")
-        captions.append(f"{words}, severity {severity}" if severity else words)
-        if severity:
-            one = slice(position, position + 1)
-            pixels[one] = corruptions.corrupt(
-                pixels[one], kind, int(severity), ids=picked[one], seed=seed
-            )
+    shown = [answered[position * 6 % len(answered)] for position in range(len(picked))]
+    for position, (one, _) in enumerate(shown):
+        if one.corrupt:
+            row = slice(position, position + 1)
+            pixels[row] = corruption.transform(*one.corrupt)(pixels[row], picked[row])
+    said = [(outputs, number) for (_, outputs), number in zip(shown, picked, strict=True)]
     writers.write_arrays(
-        context.workdir / "evaluate" / "examples.npz",
+        directory / "examples.npz",
         {
             "images": pixels,
             "labels": images.labels[picked],
-            "original": _rows(found, shown, picked, "original/label"),
-            "ours": _rows(found, shown, picked, "ours/label"),
-            "head": _rows(found, shown, picked, "ours/head"),
-            "caption": np.asarray(captions),
+            "original": np.asarray([outputs["original/label"][i] for outputs, i in said]),
+            "ours": np.asarray([outputs["ours/label"][i] for outputs, i in said]),
+            "head": np.asarray([outputs["ours/head"][i] for outputs, i in said]),
+            "caption": np.asarray([_caption(one) for one, _ in shown]),
         },
     )
 
 
-def _rows(
-    found: Mapping[str, Outputs], shown: list[str], picked: np.ndarray, key: str
-) -> np.ndarray:
-    return np.asarray([found[n][key][i] for n, i in zip(shown, picked, strict=True)])
+def _caption(one: ImageSet) -> str:
+    if not one.corrupt:
+        return "clean"
+    name, severity, *_ = one.corrupt
+    return f"{name.replace('_', ' ')}, severity {severity}"

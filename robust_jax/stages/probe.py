@@ -1,16 +1,14 @@
 """The linear probe of a pre-trained student: features once, then a classifier on them."""
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from robust_jax import models, sharding
-from robust_jax.data.cache import Block, FeatureCache, build
-from robust_jax.data.elements import Elements
+from robust_jax import models
 from robust_jax.data.sources import Source
+from robust_jax.evals.features import extract
 from robust_jax.method import probe
 from robust_jax.stages.context import Context
 
@@ -27,9 +25,9 @@ def run(context: Context, variables: dict[str, Any], digest: str) -> dict[str, f
       What the probe chose.
     """
     features = functools.partial(_features, context, variables, digest)
-    z, labels = features("train", context.train)
-    held_out = features("calibration", context.calibration)
-    head, chosen = probe.fit(z, labels, held_out, len(context.class_names))
+    z, held_out = features("train", context.train), features("calibration", context.calibration)
+    labels = context.train.labels, context.calibration.labels
+    head, chosen = probe.fit(z, labels[0], (held_out, labels[1]), len(context.class_names))
     variables["params"]["head"] = head
     print(
         f"linear probe: {z.shape[0]:,} images, {z.shape[1]} features, penalty "
@@ -40,33 +38,25 @@ def run(context: Context, variables: dict[str, Any], digest: str) -> dict[str, f
 
 def _features(
     context: Context, variables: dict[str, Any], digest: str, name: str, source: Source
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the features f32[n, d] and labels int[n] of a source, in evaluation view."""
-    from robust_jax.data.pipeline import ordered_batches
-
-    elements = Elements(source, context.ops("eval_ops"), {"image": ""}, seed=0)
+) -> np.ndarray:
+    """Returns the features f32[n, d] of a source, in evaluation view."""
     model, entry = context.student_model, context.student_entry
 
     @jax.jit
-    def trunk(variables: Any, images: jax.Array) -> Any:
-        return model.apply(variables, models.normalise(images, entry), stop="head")
+    def trunk(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        z: Any = model.apply(variables, models.normalise(batch["image"], entry), stop="head")
+        return {"z": z.astype("float32")}
 
-    def compute(batch: Block) -> Block:
-        images = sharding.shard_batch({"image": batch["image"]}, context.mesh)["image"]
-        return {"z": np.asarray(trunk(variables, images)), "label": batch["label"]}
-
-    def blocks(start: int) -> Iterator[tuple[int, Block]]:
-        size = context.config.pretrain.batch_size
-        for batch in ordered_batches(elements, batch_size=size, start=start):
-            yield int(batch["mask"].sum()), batch
-
-    fingerprint = {
-        "weights": digest,
-        "source": source.fingerprint,
-        "ops": elements.ops,
-        "model": repr(model),
-    }
-    cache = FeatureCache(context.workdir / "pretrain" / name, fingerprint, len(elements))
-    build(cache, blocks, compute, name=f"features of {name}")
-    found = cache.load(("z", "label"))
-    return found["z"], found["label"]
+    found = extract(
+        trunk,
+        variables,
+        source,
+        context.ops("eval_ops"),
+        outputs=("z",),
+        directory=context.workdir / "pretrain" / name,
+        weights={"weights": digest, "model": repr(model)},
+        batch_size=context.config.pretrain.batch_size,
+        mesh=context.mesh,
+        name=f"features of {name}",
+    )
+    return found["z"]

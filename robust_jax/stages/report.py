@@ -8,12 +8,14 @@ from etils import epath
 
 from robust_jax import config as config_lib
 from robust_jax import stages, writers
+from robust_jax.corruptions.constants import benchmark_for
+from robust_jax.evals.subsets import imagenet_wnids
 from robust_jax.method.selection import HEADS
-from robust_jax.report import page, tables
+from robust_jax.report import page, terminal
 from robust_jax.stages import results
+from robust_jax.stages.answers import TEACHERS
 from robust_jax.stages.baselines import TUNED
 from robust_jax.stages.context import Context
-from robust_jax.stages.evaluate import TEACHERS
 from robust_jax.stages.routing import ROUTED
 
 
@@ -21,7 +23,9 @@ def run(context: Context) -> None:
     """Writes summary.json and report/index.html."""
     lines = (context.workdir / "results.jsonl").read_text().splitlines()
     measured = [json.loads(line) for line in lines]
-    methods = results.method_summaries(measured)
+    wnids = context.class_names == imagenet_wnids()
+    imagenet = wnids and benchmark_for(context.image_size, context.image_size) == "imagenet"
+    methods = results.method_summaries(measured, imagenet=imagenet)
     for method, entry in methods.items():
         entry |= costs(context, method)
     summary = {
@@ -41,7 +45,10 @@ def run(context: Context) -> None:
 
 def show(workdir: epath.Path) -> None:
     """Prints the table of a reported run and where its page is."""
-    print(tables.format_text(writers.read_json(workdir / "summary.json")))
+    summary = writers.read_json(workdir / "summary.json")
+    print(terminal.methods(summary))
+    if benchmarks := terminal.benchmarks(summary):
+        print(f"\n{benchmarks}")
     print(f"report: {workdir / 'report' / 'index.html'}")
 
 

@@ -1,131 +1,187 @@
 """From per-image answers to rows of results.jsonl, and from rows to summary.json."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from robust_jax import writers
 from robust_jax.corruptions.sequences import is_noise
 from robust_jax.evals import metrics, robustness
 from robust_jax.evals.classification import Outputs
+from robust_jax.evals.sets import Measured
+from robust_jax.evals.stored_sets import OWN_SETS
 
 Row = dict[str, Any]
 
 
-def rows(found: Mapping[str, Outputs], labels: np.ndarray, seed: int) -> list[Row]:
-    """Returns one row for each measurement.
-
-    Args:
-      found: "clean" or "CORRUPTION-SEVERITY" -> {"METHOD/label", "METHOD/head",
-        "METHOD/routing_score", "METHOD/HEAD_label"}, each with a row for every image.
-      labels: int[n], the true labels.
-      seed: of the run.
-    """
+def rows(measured: Iterable[Measured], seed: int) -> list[Row]:
+    """Returns one row for each measurement: its method, metric, set, value, interval and n."""
     out: list[Row] = []
-    for name, outputs in found.items():
-        corruption, _, severity = name.partition("-")
-        where: Row = {"set": "clean"}
-        if severity:
-            where = {"set": "corruption", "corruption": corruption, "severity": int(severity)}
-
-        def add(method: str, metric: str, estimate: metrics.Estimate, where: Row = where) -> None:
-            out.append(
-                {"method": method, "metric": metric, **where, **estimate._asdict(), "seed": seed}
-            )
-
+    scores: dict[tuple[str, str], list[np.ndarray]] = {}
+    for one in measured:
+        where, outputs = one.where, one.outputs
+        found = _flips(where, outputs) if "perturbation" in where else _answers(one)
+        out += [
+            {"method": method, "metric": metric, **where, **estimate._asdict(), "seed": seed}
+            for method, metric, estimate in found
+        ]
         for key, values in outputs.items():
             method, _, kind = key.partition("/")
-            if kind == "label":
-                add(method, "accuracy", metrics.accuracy(values, labels))
-            elif kind == "head":
-                domain = "shift" if severity else "clean"
-                add(method, "f_correct", metrics.f_correct(values, domain))
-            elif kind.endswith("_label"):
-                head = kind.removesuffix("_label")
-                add(method, f"accuracy_{head}_head", metrics.accuracy(values, labels))
-    out += _auroc_rows(found, seed)
+            if kind == "routing_score":
+                scores.setdefault((method, where["set"]), []).append(values)
+    return out + _auroc_rows(scores, seed)
+
+
+def write(directory: epath.Path, rows: Iterable[Row]) -> None:
+    """Writes results.jsonl."""
+    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    writers.write_text(directory / "results.jsonl", text)
+
+
+def _answers(one: Measured) -> Iterator[tuple[str, str, metrics.Estimate]]:
+    outputs, labels = one.outputs, one.labels
+    domain = "clean" if one.where["set"] == "clean" else "shift"
+    for key, values in outputs.items():
+        method, _, kind = key.partition("/")
+        if kind == "label":
+            yield method, "accuracy", metrics.accuracy(values, labels)
+        elif kind == "confidence":
+            correct = outputs[f"{method}/label"] == labels
+            yield method, "ece", metrics.ece(values, correct)
+            yield method, "aurc", metrics.aurc(-values, correct)
+        elif kind in ("nll", "brier"):
+            yield method, kind, metrics.mean(values)
+        elif kind == "head":
+            yield method, "f_correct", metrics.f_correct(values, domain)
+        elif kind.endswith("_label"):
+            head = kind.removesuffix("_label")
+            yield method, f"accuracy_{head}_head", metrics.accuracy(values, labels)
+
+
+def _flips(where: Row, outputs: Outputs) -> Iterator[tuple[str, str, metrics.Estimate]]:
+    noise = is_noise(where["perturbation"])
+    for key, frames in outputs.items():
+        method, _, kind = key.partition("/")
+        if kind == "label":
+            rates = robustness.flip_rates(list(frames), noise)
+            yield method, "flip_probability", metrics.mean(rates)
+        elif kind == "top5":
+            distances = robustness.top5_distances(list(frames), noise)
+            yield method, "top5_distance", metrics.mean(distances)
+
+
+def _auroc_rows(scores: dict[tuple[str, str], list[np.ndarray]], seed: int) -> list[Row]:
+    """How well the routing score tells each kind of shifted images from the clean ones."""
+    out = []
+    for (method, name), shifted in scores.items():
+        clean = scores.get((method, "clean"))
+        if name != "clean" and clean:
+            area = metrics.auroc(clean[0], np.concatenate(shifted))
+            # Corrupted copies of an image are one case, so the copies do not narrow the interval.
+            count = max(map(len, shifted))
+            low, high = metrics.auroc_interval(area, len(clean[0]), count)
+            where = {"method": method, "metric": "routing_auroc", "set": name}
+            value = {"value": area, "low": low, "high": high, "n": len(clean[0]), "seed": seed}
+            out.append({**where, **value})
     return out
 
 
-def flip_rows(flips: Mapping[str, Outputs], seed: int) -> list[Row]:
-    """Returns one row for each method and perturbation sequence.
+# Sets whose corrupted images are those of ImageNet-C, with AlexNet's errors as a measure.
+_IMAGENET_C = ("imagenet_c", "imagenet2012_corrupted")
+_CLEAN_METRICS = ("nll", "ece", "brier", "aurc")
+
+
+def method_summaries(measured: list[Row], *, imagenet: bool = False) -> dict[str, dict[str, Any]]:
+    """Returns the entries of summary.json for each method in the rows.
 
     Args:
-      flips: sequence -> {"METHOD/label": int[n, f]}, the answers on its frames.
-      seed: of the run.
+      measured: rows of results.jsonl.
+      imagenet: whether the run's own sets are ImageNet-C and ImageNet-P: its 1000 classes at the
+        size of these benchmarks, so that AlexNet's errors are a measure.
     """
-    out: list[Row] = []
-    for name, outputs in flips.items():
-        for key, labels in outputs.items():
-            rates = robustness.flip_rates(list(labels), is_noise(name))
-            estimate = metrics.mean_fraction(rates)
-            out.append(
-                {
-                    "method": key.removesuffix("/label"),
-                    "metric": "flip_probability",
-                    "set": "perturbation",
-                    "perturbation": name,
-                    **estimate._asdict(),
-                    "seed": seed,
-                }
-            )
-    return out
-
-
-def _auroc_rows(found: Mapping[str, Outputs], seed: int) -> list[Row]:
-    out = []
-    for key, clean in found["clean"].items():
-        method, _, kind = key.partition("/")
-        shifted = [outputs[key] for name, outputs in found.items() if name != "clean"]
-        if kind == "routing_score" and shifted:
-            area = metrics.auroc(clean, np.concatenate(shifted))
-            # Corrupted copies of an image are one case, so the copies do not narrow the interval.
-            low, high = metrics.auroc_interval(area, len(clean), len(clean))
-            out.append(
-                {
-                    "method": method,
-                    "metric": "routing_auroc",
-                    "set": "all",
-                    "value": area,
-                    "low": low,
-                    "high": high,
-                    "n": len(clean),
-                    "seed": seed,
-                }
-            )
-    return out
-
-
-def method_summaries(measured: list[Row]) -> dict[str, dict[str, Any]]:
-    """Returns the accuracy and routing entries of summary.json for each method in the rows."""
     methods = list(dict.fromkeys(row["method"] for row in measured))
-    return {method: _method([r for r in measured if r["method"] == method]) for method in methods}
+    return {
+        method: _method([r for r in measured if r["method"] == method], imagenet)
+        for method in methods
+    }
 
 
-def _method(measured: list[Row]) -> dict[str, Any]:
-    def values(metric: str, where: str) -> list[float]:
-        return [r["value"] for r in measured if r["metric"] == metric and r["set"] == where]
-
+def _method(measured: list[Row], imagenet: bool) -> dict[str, Any]:
+    own = {name: [r for r in measured if r["set"] == name] for name in OWN_SETS}
     out: dict[str, Any] = {}
-    if clean := values("accuracy", "clean"):
-        out["clean_accuracy"] = clean[0]
-    if corrupted := values("accuracy", "corruption"):
-        out["corrupted_accuracy"] = float(np.mean(corrupted))
-    if clean := values("f_correct", "clean"):
-        out["f_correct_clean"] = clean[0]
-    if shifted := values("f_correct", "corruption"):
+    clean = {row["metric"]: row["value"] for row in own["clean"]}
+    if "accuracy" in clean:
+        out["clean_accuracy"] = clean["accuracy"]
+    out |= {f"clean_{metric}": clean[metric] for metric in _CLEAN_METRICS if metric in clean}
+    clean_accuracy = clean.get("accuracy")
+    out |= _corrupted(own["corruption"], imagenet, clean_accuracy)
+    out |= _perturbed(own["perturbation"], imagenet)
+    if "f_correct" in clean:
+        out["f_correct_clean"] = clean["f_correct"]
+    if shifted := _values(own["corruption"], "f_correct"):
         out["f_correct_shift"] = float(np.mean(shifted))
-    if auroc := values("routing_auroc", "all"):
+    if auroc := _values(own["corruption"], "routing_auroc"):
         out["routing_auroc"] = auroc[0]
-    if flips := values("flip_probability", "perturbation"):
-        out["mean_flip_probability"] = float(np.mean(flips))
+    read = dict.fromkeys(r["set"] for r in measured if r["set"] not in OWN_SETS)
+    sets = {name: [r for r in measured if r["set"] == name] for name in read}
+    if sets:
+        out["benchmarks"] = {name: _benchmark(name, r, clean_accuracy) for name, r in sets.items()}
+    return out
+
+
+def _benchmark(name: str, measured: list[Row], clean_accuracy: float | None) -> dict[str, Any]:
+    plain = [r for r in measured if "corruption" not in r and "perturbation" not in r]
+    corrupted = [r for r in measured if "corruption" in r]
+    out: dict[str, Any] = {
+        row["metric"]: row["value"] for row in plain if not row["metric"].startswith("accuracy_")
+    }
+    out |= _corrupted(corrupted, name in _IMAGENET_C, clean_accuracy)
+    if routed := _values(corrupted, "f_correct"):
+        out["f_correct"] = float(np.mean(routed))
+    return out | _perturbed([r for r in measured if "perturbation" in r], name == "imagenet_p")
+
+
+def _corrupted(measured: list[Row], imagenet: bool, clean_accuracy: float | None) -> dict[str, Any]:
     by_corruption: dict[str, list[float]] = {}
     for row in measured:
-        if row["metric"] == "accuracy" and row["set"] == "corruption":
+        if row["metric"] == "accuracy" and "corruption" in row:
             by_corruption.setdefault(row["corruption"], []).append(row["value"])
-    if by_corruption:
-        out["accuracy_by_corruption"] = by_corruption
-        errors = {name: [1 - value for value in row] for name, row in by_corruption.items()}
-        if all(len(row) == robustness.SEVERITIES for row in errors.values()):
-            out["mean_corruption_error"] = robustness.mean_corruption_error(errors)
+    if not by_corruption:
+        return {}
+    errors = {name: [1 - value for value in row] for name, row in by_corruption.items()}
+    main = {name: row for name, row in errors.items() if name in robustness.ALEXNET_ERROR}
+    counted = main or errors  # the four for validation do not count beside the fifteen
+    out: dict[str, Any] = {
+        "corrupted_accuracy": 1 - float(np.mean([e for row in counted.values() for e in row])),
+        "accuracy_by_corruption": by_corruption,
+    }
+    if all(len(row) == robustness.SEVERITIES for row in counted.values()):
+        out["mean_corruption_error"] = robustness.mean_corruption_error(counted)
+        if imagenet and counted.keys() == robustness.ALEXNET_ERROR.keys():
+            out["mce"] = robustness.mce(counted)
+            if clean_accuracy is not None:
+                out["relative_mce"] = robustness.relative_mce(counted, 1 - clean_accuracy)
     return out
+
+
+def _perturbed(measured: list[Row], imagenet: bool) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    flips = {r["perturbation"]: r["value"] for r in measured if r["metric"] == "flip_probability"}
+    alexnet = robustness.ALEXNET_FLIP_PROBABILITY
+    ten = alexnet.keys() if "snow" in flips else alexnet.keys() | {"spatter"}  # as CIFAR-P counts
+    counted = [name for name in flips if name in ten] or list(flips)
+    if counted:
+        out["mean_flip_probability"] = float(np.mean([flips[name] for name in counted]))
+        if imagenet and set(counted) == alexnet.keys():
+            out["mfr"] = robustness.mfr({name: flips[name] for name in counted})
+    far = {r["perturbation"]: r["value"] for r in measured if r["metric"] == "top5_distance"}
+    if far:
+        out["mean_top5_distance"] = float(np.mean([far[name] for name in counted]))
+    return out
+
+
+def _values(measured: list[Row], metric: str) -> list[float]:
+    return [row["value"] for row in measured if row["metric"] == metric]

@@ -4,6 +4,7 @@ from pillow_ops import photo
 
 from robust_jax.augment import __main__ as sheet
 from robust_jax.augment.augmix_ops import OPS, OVERLAPPING_OPS
+from robust_jax.contact_sheet import photographs
 
 
 def test_contact_sheet(tmp_path, monkeypatch):
@@ -32,7 +33,7 @@ def test_contact_sheet(tmp_path, monkeypatch):
 
 
 def test_the_picture_by_default_is_a_photograph():
-    images = sheet._load([], 64)
+    images = photographs([], 64)
     assert images.shape == (1, 64, 64, 3)
     assert images.dtype == np.uint8
     assert images.std() > 30

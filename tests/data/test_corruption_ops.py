@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from pillow_ops import photo
 
-from robust_jax.corruptions import CORRUPTIONS, corrupt
+from robust_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
 from robust_jax.data import registry
 from robust_jax.data.corruption_ops import corrupt_image
 
@@ -28,7 +28,7 @@ def folded(seed):
     return tf.random.experimental.stateless_fold_in(tf.constant(seed), 0).numpy()
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS + EXTRA_CORRUPTIONS)
 def test_equals_corrupt(name):
     image, seed = photo(32, 40), SEEDS[0]
     made = run(f"{name}(severity=3)", image[None], seed[None])

@@ -149,6 +149,15 @@ def test_central_crop_is_in_the_middle():
     np.testing.assert_array_equal(apply("central_crop(9)", image), image[:, 1:10])
 
 
+def test_crop_border_takes_from_every_side():
+    image = numbered(9, 12)
+    np.testing.assert_array_equal(apply("crop_border(2)", image), image[2:7, 2:10])
+    with pytest.raises(ValueError, match=r"bad arguments .*positive integer.*got crop_border\(0\)"):
+        apply("crop_border(0)", image)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"the border of crop_border\(5\)"):
+        apply("crop_border(5)", image)
+
+
 def test_random_crop_cuts_every_place_of_the_padded_image():
     image = numbered(4, 5) + 1
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))

@@ -16,8 +16,9 @@ def _source(count=23):
 
 
 @jax.jit
-def _sums(arrays, images):
-    return {"sum": images.astype(jnp.int32).sum((1, 2, 3)) + arrays}
+def _sums(arrays, batch):
+    sums = batch["image"].astype(jnp.int32).sum((1, 2, 3))
+    return {"sum": sums + arrays, "label": batch["label"]}
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 23, 100])
@@ -30,6 +31,7 @@ def test_every_image_counts_once_in_order(batch_size, devices):
     )
     expected = images.astype(np.int64).sum((1, 2, 3)) + 7
     np.testing.assert_array_equal(outputs["sum"], expected)
+    np.testing.assert_array_equal(outputs["label"], source.labels)
 
 
 def test_second_pass_reads_what_the_first_kept():
@@ -84,7 +86,7 @@ def _member(eval_set, source):
 def test_grid():
     assert len(corruption.grid(("all",), (1, 2, 3, 4, 5))) == 75
     assert corruption.grid(("fog", "snow"), (5,)) == [("fog", 5), ("snow", 5)]
-    with pytest.raises(ValueError, match=r"unknown corruptions .* got \['foggy'\]"):
+    with pytest.raises(ValueError, match=r"unknown corruption; got .foggy.*mean .fog."):
         corruption.grid(("foggy",), (1,))
     with pytest.raises(ValueError, match="severities must be whole numbers from 1 to 5; got"):
         corruption.grid(("fog",), (0, 6))

@@ -41,12 +41,16 @@ def test_f_correct_of_an_oracle_and_of_a_constant_router():
     assert metrics.f_correct(heads, "shift").value == 0.5
 
 
-def test_nll_and_brier_equal_sklearn():
-    probs, labels = predictions()
-    assert metrics.nll(probs, labels) == pytest.approx(sklearn.metrics.log_loss(labels, probs))
-    expected = ((probs - np.eye(5)[labels]) ** 2).sum(axis=1).mean()
-    assert metrics.brier(probs, labels) == pytest.approx(expected)
-    assert np.isfinite(metrics.nll([[1.0, 0.0]], [1]))
+def test_mean_has_a_normal_interval_within_the_values():
+    values = np.random.default_rng(0).exponential(size=400)
+    got = metrics.mean(values)
+    half = scipy.stats.norm.ppf(0.975) * values.std() / 20
+    assert got.value == pytest.approx(values.mean()) and got.n == 400
+    assert (got.low, got.high) == (
+        pytest.approx(values.mean() - half),
+        pytest.approx(values.mean() + half),
+    )
+    assert metrics.mean([1.0, 1.0, 0.0]).high == 1.0
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
@@ -59,13 +63,28 @@ def test_ece_equals_a_loop_over_bins(bins):
         if inside.any():
             gap = correct[inside].mean() - confidence[inside].mean()
             expected += inside.mean() * abs(gap)
-    assert metrics.ece(probs, labels, bins) == pytest.approx(expected)
+    got = metrics.ece(confidence, correct, bins)
+    assert got.value == pytest.approx(expected)
+    assert 0 <= got.low < got.value < got.high
 
 
 def test_ece_of_calibrated_and_of_certain_predictions():
-    certain = np.eye(4)[[0, 1, 2, 3]]
-    assert metrics.ece(certain, [0, 1, 2, 3]) == 0
-    assert metrics.ece(certain, [1, 2, 3, 0]) == 1
+    assert metrics.ece(np.ones(4), np.ones(4, bool)).value == 0
+    assert metrics.ece(np.ones(4), np.zeros(4, bool)).value == 1
+
+
+def test_intervals_of_ece_and_aurc_cover_the_value_of_the_population():
+    rng = np.random.default_rng(0)
+    hits = {"ece": 0, "aurc": 0}
+    for _ in range(200):
+        confidence = rng.uniform(0.5, 1, 1000)
+        correct = rng.random(1000) < confidence - 0.2  # so the gap is .2 in every bin
+        ece, aurc = metrics.ece(confidence, correct, 5), metrics.aurc(-confidence, correct)
+        hits["ece"] += ece.low <= 0.2 <= ece.high
+        # Risk among the surest part c is .2 + c / 4: its mean over c is .325.
+        hits["aurc"] += aurc.low <= 0.325 <= aurc.high
+    assert 180 <= hits["ece"] <= 199
+    assert 175 <= hits["aurc"] <= 199
 
 
 @hypothesis.given(SCORES, SCORES)
@@ -112,9 +131,9 @@ def test_risk_coverage_by_hand():
         (lambda: metrics.proportion(0, 0), "got 0 of 0"),
         (lambda: metrics.accuracy([1], [1, 2]), r"got shapes \(1,\) and \(2,\)"),
         (lambda: metrics.f_correct([0], "shifted"), "got 'shifted'; choose from clean, shift"),
-        (lambda: metrics.nll([[2.0, 1.0]], [0]), "got a sum of 3; apply softmax"),
-        (lambda: metrics.ece([[1.0, 0.0]], [0, 1]), r"got shapes \(1, 2\) and \(2,\)"),
-        (lambda: metrics.ece([[1.0, 0.0]], [0], bins=0), "got 0; use 1 or more"),
+        (lambda: metrics.mean([0.1, np.inf]), r"one finite number an image; got shape \(2,\)"),
+        (lambda: metrics.ece([1.0], [True, False]), r"got shapes \(1,\) and \(2,\)"),
+        (lambda: metrics.ece([1.0], [True], bins=0), "got 0; use 1 or more"),
         (lambda: metrics.auroc([], [1.0]), "got 0 negatives and 1 positives"),
         (lambda: metrics.auroc([np.nan], [1.0]), "got 1 NaN"),
         (lambda: metrics.risk_coverage([0.1], [True, False]), r"got shapes \(1,\) and \(2,\)"),

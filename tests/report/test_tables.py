@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest
 
 from robust_jax import report
-from robust_jax.report import tables
+from robust_jax.report import tables, terminal
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (3, 7), (7, 7), (361, 500), (99_991, 100_000)])
@@ -51,10 +51,10 @@ def test_method_table_orders_and_labels(run):
     assert labels == ["original", "APT", "ours", "ours (w/o KD)", "mine"]
 
 
-def test_format_text_is_aligned_and_never_shows_absent_as_zero(run):
+def test_methods_are_aligned_and_never_shows_absent_as_zero(run):
     summary, _ = run
     del summary["methods"]["apt"]["clean_accuracy"]
-    lines = tables.format_text(summary).splitlines()
+    lines = terminal.methods(summary).splitlines()
     heading, rule, original, apt, ours = lines
     assert original.split() == ["original", "93.0", "50.0", "-", "0", "/", "21.7M", "-"]
     assert apt.split() == ["APT", "-", "66.0", "-", "1.23M", "/", "21.7M", "31"]
@@ -79,7 +79,7 @@ def test_format_text_is_aligned_and_never_shows_absent_as_zero(run):
 def test_half_measured_pair_shows_the_half(run):
     summary, _ = run
     del summary["methods"]["ours"]["f_correct_shift"]
-    assert "70.0 / -" in tables.format_text(summary)
+    assert "70.0 / -" in terminal.methods(summary)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from robust_jax.evals.robustness import ALEXNET_ERROR, ALEXNET_FLIP_PROBABILITY
+from robust_jax.evals.sets import Measured
 from robust_jax.stages import results
 
 LABELS = np.array([0, 1, 2, 0])
@@ -18,11 +20,34 @@ FOG = {
     "ours/routing_score": np.array([0.8, 0.7, 0.95, 0.15]),
     "ours/clean_label": np.array([1, 1, 0, 0]),
 }
+ALONG = np.array([[0, 1, 1, 0, 0], [2, 2, 2, 2, 2], [3, 4, 5, 3, 3]])
+
+
+def plain(outputs, name="clean"):
+    return Measured({"set": name}, outputs, LABELS)
+
+
+def corrupted(outputs, severity, corruption="fog", name="corruption"):
+    where = {"set": name, "corruption": corruption, "severity": severity}
+    return Measured(where, outputs, LABELS)
+
+
+def flipping(outputs, perturbation, name="perturbation"):
+    return Measured({"set": name, "perturbation": perturbation}, outputs, LABELS[:3])
+
+
+def wrong(share):
+    """Answers of `original` of which a share, in quarters, is wrong."""
+    return {"original/label": np.where(np.arange(4) < 4 * share, LABELS + 1, LABELS)}
 
 
 def _summary():
-    rows = results.rows({"clean": CLEAN, "fog-1": FOG, "fog-2": CLEAN}, LABELS, seed=3)
+    rows = results.rows([plain(CLEAN), corrupted(FOG, 1), corrupted(CLEAN, 2)], seed=3)
     return rows, results.method_summaries(rows)
+
+
+def summary_of(*measured, **options):
+    return results.method_summaries(results.rows(measured, seed=0), **options)
 
 
 def test_rows_say_what_was_measured():
@@ -52,9 +77,39 @@ def test_summary_by_hand():
 
 
 def test_mean_corruption_error_of_five_severities():
-    found = {"clean": CLEAN} | {f"fog-{s}": FOG if s > 3 else CLEAN for s in range(1, 6)}
-    summary = results.method_summaries(results.rows(found, LABELS, seed=0))
-    assert summary["original"]["mean_corruption_error"] == pytest.approx((3 * 0.25 + 2 * 0.5) / 5)
+    measured = [corrupted(FOG if s > 3 else CLEAN, s) for s in range(1, 6)]
+    original = summary_of(plain(CLEAN), *measured, imagenet=True)["original"]
+    assert original["mean_corruption_error"] == pytest.approx((3 * 0.25 + 2 * 0.5) / 5)
+    assert "mce" not in original  # it needs all of the fifteen
+
+
+def test_mce_of_imagenet_by_hand():
+    fifteen = [
+        corrupted(wrong(0.5), severity, name) for name in ALEXNET_ERROR for severity in range(1, 6)
+    ]
+    extra = [corrupted(wrong(1), severity, "spatter") for severity in range(1, 6)]
+    found = summary_of(plain(wrong(0.25)), *fifteen, *extra, imagenet=True)["original"]
+    assert found["corrupted_accuracy"] == found["mean_corruption_error"] == 0.5
+    assert found["mce"] == pytest.approx(np.mean([0.5 / e for e in ALEXNET_ERROR.values()]))
+    relative = [0.25 / (e - 0.4348) for e in ALEXNET_ERROR.values()]
+    assert found["relative_mce"] == pytest.approx(np.mean(relative))
+    assert found["accuracy_by_corruption"]["spatter"] == [0] * 5
+    elsewhere = summary_of(plain(wrong(0.25)), *fifteen)["original"]
+    assert "mce" not in elsewhere and "relative_mce" not in elsewhere
+
+
+def test_certainty_by_hand():
+    outputs = {
+        "original/label": np.array([0, 1, 2, 1]),
+        "original/confidence": np.array([0.9, 0.8, 0.7, 0.6]),
+        "original/nll": np.array([0.1, 0.2, 0.3, 2.0]),
+        "original/brier": np.array([0.02, 0.08, 0.18, 1.5]),
+    }
+    found = summary_of(plain(outputs))["original"]
+    assert found["clean_nll"] == pytest.approx(0.65)
+    assert found["clean_brier"] == pytest.approx(0.445)
+    assert found["clean_ece"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.6) / 4)
+    assert found["clean_aurc"] == pytest.approx(0.25 / 4)  # the last one answered is wrong
 
 
 def test_routing_auroc_has_an_interval():
@@ -73,13 +128,56 @@ def test_absent_metrics_are_absent():
 
 
 def test_flips_by_hand():
-    along = np.array([[0, 1, 1, 0, 0], [2, 2, 2, 2, 2], [3, 4, 5, 3, 3]])
-    rows = results.flip_rows(
-        {"translate": {"teacher/label": along}, "gaussian_noise": {"teacher/label": along}}, seed=3
-    )
+    measured = [flipping({"teacher/label": ALONG}, n) for n in ("translate", "gaussian_noise")]
+    rows = results.rows(measured, seed=3)
     value = {row["perturbation"]: row["value"] for row in rows}
     assert value["translate"] == pytest.approx((2 / 4 + 0 + 3 / 4) / 3)  # .416667
     assert value["gaussian_noise"] == pytest.approx((2 / 4 + 0 + 2 / 4) / 3)  # with frame 1
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 3 for row in rows)
     summary = results.method_summaries(rows)["teacher"]
     assert summary["mean_flip_probability"] == pytest.approx(np.mean(list(value.values())))
+
+
+def test_mfr_and_top5_distance():
+    top5 = np.tile(np.arange(5), (3, 2, 1))
+    top5[0, 1] = [1, 0, 2, 3, 4]  # of three sequences one swaps its two best classes: 2 / 3
+    outputs = {"original/label": top5[..., 0], "original/top5": top5}
+    measured = [flipping(outputs, name) for name in ALEXNET_FLIP_PROBABILITY]
+    still = np.tile(np.arange(5), (3, 5, 1))
+    extra = flipping({"original/label": ALONG, "original/top5": still}, "spatter")
+    found = summary_of(*measured, extra, imagenet=True)["original"]
+    assert found["mean_flip_probability"] == pytest.approx(1 / 3)
+    expected = np.mean([1 / 3 / p for p in ALEXNET_FLIP_PROBABILITY.values()])
+    assert found["mfr"] == pytest.approx(expected)
+    assert found["mean_top5_distance"] == pytest.approx(2 / 3)
+    # CIFAR-P counts spatter in the place of snow.
+    cifar = [one for one in measured if one.where["perturbation"] != "snow"]
+    found = summary_of(*cifar, extra)["original"]
+    assert found["mean_flip_probability"] == pytest.approx((9 / 3 + 0.416667) / 10, abs=1e-6)
+    assert found["mean_top5_distance"] == pytest.approx(0.6)
+
+
+def test_benchmarks_stand_apart_from_the_own_sets():
+    fifteen = [
+        corrupted(wrong(0.5), severity, name, "imagenet_c")
+        for name in ALEXNET_ERROR
+        for severity in range(1, 6)
+    ]
+    found = summary_of(
+        plain(CLEAN),
+        corrupted(FOG, 1),
+        plain(FOG, "imagenet_a"),
+        *fifteen,
+        corrupted(FOG, 2, name="objectnet_c"),
+    )
+    ours, original = found["ours"], found["original"]
+    assert ours["corrupted_accuracy"] == 0.5 and ours["f_correct_shift"] == 0.75
+    read = ours["benchmarks"]
+    assert read["imagenet_a"]["accuracy"] == 0.5
+    assert read["imagenet_a"]["f_correct"] == 0.75
+    assert read["objectnet_c"]["corrupted_accuracy"] == 0.5
+    pairs = np.sign(FOG["ours/routing_score"][None] - CLEAN["ours/routing_score"][:, None])
+    assert read["imagenet_a"]["routing_auroc"] == pytest.approx((pairs + 1).mean() / 2)
+    stored = original["benchmarks"]["imagenet_c"]
+    assert stored["mce"] == pytest.approx(np.mean([0.5 / e for e in ALEXNET_ERROR.values()]))
+    assert "mce" not in original and "mce" not in read["objectnet_c"]

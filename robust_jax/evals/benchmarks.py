@@ -1,0 +1,109 @@
+"""Reads stored benchmarks: [NAME=]KIND:PATH, such as `imagenet_c:/data/ImageNet-C`.
+
+NAME is what the set is called in reports, to tell two of a kind apart. For `tfds` PATH is
+NAME[/CONFIG][:SPLIT] of TensorFlow Datasets. docs/benchmarks.md lists the kinds.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etils import epath
+
+from robust_jax.config import nearest
+from robust_jax.evals.stored_frames import FRAME_KINDS
+from robust_jax.evals.stored_images import IMAGE_KINDS
+from robust_jax.evals.stored_sets import OWN_SETS, Request, StoredFrames, StoredImages
+from robust_jax.evals.stored_tfds import tfds_sets
+
+__all__ = ["KINDS", "StoredFrames", "StoredImages", "load", "load_all"]
+
+KINDS: dict[str, Callable[[Request], Sequence[StoredImages | StoredFrames]]] = {
+    **IMAGE_KINDS,
+    **FRAME_KINDS,
+    "tfds": tfds_sets,
+}
+
+
+def load_all(specs: Sequence[str], **options: Any) -> list[StoredImages | StoredFrames]:
+    """Loads the sets of several benchmarks, which must be called differently; see `load`."""
+    found: list[StoredImages | StoredFrames] = []
+    called: dict[str, str] = {}
+    for spec in specs:
+        sets = load(spec, **options)
+        name = sets[0].where["set"]
+        if name in called:
+            raise ValueError(
+                f"two benchmarks are both called {name}; got {called[name]!r} and {spec!r}; name "
+                "one of them: NAME=KIND:PATH"
+            )
+        called[name] = spec
+        print(f"benchmark {name}: {sum(map(len, sets)):,} {sets[0].unit}s in {len(sets)} sets")
+        found += sets
+    return found
+
+
+def load(
+    spec: str,
+    *,
+    class_names: Sequence[str],
+    eval_ops: str,
+    size: int,
+    corruptions: Sequence[str] = ("all",),
+    severities: Sequence[int] = (1, 2, 3, 4, 5),
+    perturbations: Sequence[str] = ("all",),
+    data_dir: str = "",
+    index_dir: epath.PathLike | None = None,
+) -> list[StoredImages | StoredFrames]:
+    """Loads the sets of a benchmark.
+
+    Args:
+      spec: [NAME=]KIND:PATH.
+      class_names: of the classifier, k names in order.
+      eval_ops: of the model, for photographs as they are: images of `size` come out.
+      size: side of the images that the model takes.
+      corruptions: of a -C: names, "all" (the 15) or "extra" (four more).
+      severities: of a -C: some of 1 to 5.
+      perturbations: of a -P: names, "all" (the ten) or "extra" (four more).
+      data_dir: where TFDS keeps its sets; "" for its default.
+      index_dir: keeps what is slow to find out (the labels of TFDS sets).
+
+    Returns:
+      One set a corruption and severity, one a perturbation, or one. Images are decoded when they
+      are reached: unreadable ones are errors then.
+
+    Raises:
+      ValueError: for an unknown kind, a benchmark that does not fit the classifier's classes, and
+        one that is not whole.
+    """
+    name, sep, rest = spec.partition("=")
+    if not sep or ":" in name:
+        name, rest = "", spec
+    elif name in OWN_SETS or not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(
+            f"this cannot be a benchmark's name; got {name!r}; use letters, digits, '.', '_' and "
+            f"'-', and none of {', '.join(OWN_SETS)}, which are the run's own sets"
+        )
+    kind, _, path = rest.partition(":")
+    if kind not in KINDS:
+        raise ValueError(
+            f"unknown kind of benchmark; got {spec!r}; give KIND:PATH with one of "
+            f"{', '.join(KINDS)}{nearest(kind, KINDS)}"
+        )
+    if not path:
+        raise ValueError(f"{kind} needs a place; got {spec!r}; give {kind}:PATH")
+    usual = path.partition(":")[0].replace("/", "-") if kind == "tfds" else kind
+    request = Request(
+        kind=kind,
+        name=name or usual,
+        path=path,
+        class_names=tuple(class_names),
+        eval_ops=eval_ops,
+        size=size,
+        corruptions=corruptions,
+        severities=severities,
+        perturbations=perturbations,
+        data_dir=data_dir,
+        index_dir=epath.Path(index_dir) if index_dir else None,
+    )
+    return list(KINDS[kind](request))

@@ -1,0 +1,66 @@
+"""Features of every image of a source, computed once over all devices and kept on disk."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from robust_jax import sharding
+from robust_jax.data.cache import Block, FeatureCache, build
+from robust_jax.data.elements import Elements
+from robust_jax.data.sources import Source
+from robust_jax.evals.classification import Function, padded_size
+
+
+def extract(
+    function: Function,
+    arrays: Any,
+    source: Source,
+    ops: str,
+    *,
+    outputs: tuple[str, ...],
+    directory: epath.PathLike,
+    weights: Mapping[str, Any],
+    batch_size: int,
+    mesh: Mesh,
+    name: str,
+) -> Block:
+    """Returns what a function says of the images of a source; an interrupted pass continues.
+
+    Args:
+      function: see `classification.Function`.
+      arrays: of the function.
+      source: labelled records, n of them.
+      ops: evaluation ops; images of one size come out.
+      outputs: the names of what the function returns.
+      directory: where the outputs are kept.
+      weights: what determines function and arrays, as plain values.
+      batch_size: rounded up to a multiple of the devices.
+      mesh: the devices.
+      name: of the progress line.
+
+    Returns:
+      The outputs, f[n, ...] in the order of the records.
+
+    Raises:
+      ValueError: when the directory holds features of something else.
+    """
+    from robust_jax.data.pipeline import ordered_batches
+
+    elements = Elements(source, ops, {"image": ""}, seed=0)
+    arrays, size = sharding.replicate(arrays, mesh), padded_size(batch_size, mesh)
+
+    def compute(batch: Block) -> Block:
+        images = {"image": batch["image"], "label": batch["label"]}
+        return jax.device_get(function(arrays, sharding.shard_batch(images, mesh)))
+
+    def blocks(start: int) -> Iterator[tuple[int, Block]]:
+        for batch in ordered_batches(elements, batch_size=size, start=start):
+            yield int(batch["mask"].sum()), batch
+
+    fingerprint = {**weights, "source": source.fingerprint, "ops": elements.ops}
+    cache = FeatureCache(directory, fingerprint, len(elements))
+    build(cache, blocks, compute, name=name)
+    return cache.load(outputs)
