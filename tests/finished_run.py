@@ -7,8 +7,10 @@ import fcntl
 import os
 import subprocess
 
+import jax
+import numpy as np
 import pytest
-from runs import ROOT, command
+from runs import ROOT, command, copy_run, networks, tuned
 
 
 @pytest.fixture(scope="session")
@@ -24,4 +26,17 @@ def finished(tmp_path_factory):
             found = subprocess.run(command(workdir), cwd=ROOT, capture_output=True, text=True)
             assert found.returncode == 0, found.stderr
             log.write_text(found.stdout)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def shaken(finished, tmp_path_factory):
+    """A copy whose tuned parameters are far from where they began, so that heads differ."""
+    workdir = copy_run(finished, tmp_path_factory.mktemp("shaken") / "run")
+    noise = np.random.default_rng(5)
+
+    def shake(a):
+        return np.float32(a + 0.1 * noise.standard_normal(a.shape))
+
+    networks(workdir).save("distill/ours/tuned", jax.tree.map(shake, tuned(workdir)))
     return workdir

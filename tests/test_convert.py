@@ -20,24 +20,11 @@ pytest_plugins = ["finished_run"]
 
 
 @pytest.fixture(scope="module")
-def trained(finished, tmp_path_factory):
-    """A run whose tuned parameters are far from where they began, so that heads differ."""
-    workdir = copy_run(finished, tmp_path_factory.mktemp("trained") / "run")
-    noise = np.random.default_rng(5)
-
-    def shaken(a):
-        return np.float32(a + 0.1 * noise.standard_normal(a.shape))
-
-    networks(workdir).save("distill/ours/tuned", jax.tree.map(shaken, tuned(workdir)))
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def student(trained):
+def student(shaken):
     """The student with its arrays."""
-    student = networks(trained).student(HEADS)
+    student = networks(shaken).student(HEADS)
     assert student.plan.adapter_width and student.plan.freed
-    arrays = networks(trained).variables("pretrain"), tuned(trained)
+    arrays = networks(shaken).variables("pretrain"), tuned(shaken)
     return student, *jax.device_get(arrays)
 
 
@@ -63,9 +50,9 @@ def bottleneck(tensors, name, x):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_file_of_a_run_holds_its_head(trained, student, head, tmp_path):
+def test_the_file_of_a_run_holds_its_head(shaken, student, head, tmp_path):
     made, frozen, arrays = student
-    said = convert.convert_run(trained, tmp_path, head)
+    said = convert.convert_run(shaken, tmp_path, head)
     assert said == (
         f"wrote {tmp_path}: vit_tiny8, {head}, in the format huggingface, and heads.safetensors"
     )
@@ -88,9 +75,9 @@ def test_the_file_of_a_run_holds_its_head(trained, student, head, tmp_path):
     assert min(np.abs(rest).max() for rest in others) > 1e-2
 
 
-def test_what_stands_beside_the_weights(trained, student, tmp_path):
+def test_what_stands_beside_the_weights(shaken, student, tmp_path):
     plan, entry = student[0].plan, student[0].entry
-    convert.convert_run(trained, tmp_path)
+    convert.convert_run(shaken, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
         "heads.safetensors",
@@ -120,8 +107,8 @@ def test_what_stands_beside_the_weights(trained, student, tmp_path):
     assert any(name.startswith("shared/tail/") for name in names)
 
 
-def test_the_network_before_the_method(trained, student, tmp_path, capsys):
-    assert convert.main([str(trained), str(tmp_path / "hf"), "--head=original"]) == 0
+def test_the_network_before_the_method(shaken, student, tmp_path, capsys):
+    assert convert.main([str(shaken), str(tmp_path / "hf"), "--head=original"]) == 0
     given, model = student[1], student[0].model
     tensors = read(tmp_path / "hf")
     equal(
@@ -134,15 +121,15 @@ def test_the_network_before_the_method(trained, student, tmp_path, capsys):
     assert "vit_tiny8, original, in the format huggingface" in capsys.readouterr().out
 
 
-def test_a_network_needs_its_own_stage_only(trained, tmp_path, capsys):
+def test_a_network_needs_its_own_stage_only(shaken, tmp_path, capsys):
     begun = tmp_path / "begun"
-    copy_run(trained, begun, without=("cache", "distill"))
+    copy_run(shaken, begun, without=("cache", "distill"))
     for head, name, stage in (
         ("original", "student", "pretrain"),
         ("teacher", "teacher", "teacher"),
     ):
         convert.main([str(begun), str(tmp_path / head), f"--head={head}", "--format=robust_jax"])
-        found, kept = network.read(str(tmp_path / head)), networks(trained)
+        found, kept = network.read(str(tmp_path / head)), networks(shaken)
         assert (found.model, found.entry) == kept.network(name)
         equal(found.variables, jax.device_get(kept.variables(stage)))
         assert not (tmp_path / head / "heads.safetensors").exists()
@@ -150,8 +137,8 @@ def test_a_network_needs_its_own_stage_only(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("form", ["timm", "big_vision", "robust_jax"])
-def test_other_formats_of_a_run(trained, student, form, tmp_path):
-    said = convert.convert_run(trained, tmp_path, "unclean", form)
+def test_other_formats_of_a_run(shaken, student, form, tmp_path):
+    said = convert.convert_run(shaken, tmp_path, "unclean", form)
     lines = ["the format does not say gelu='erf', read as 'tanh'"] * (form == "big_vision")
     assert said.splitlines()[1:] == lines
     made, frozen, arrays = student
@@ -191,16 +178,16 @@ def test_weights_from_timm_to_ours_and_back(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture
-def mistakes(tmp_path, trained):
+def mistakes(tmp_path, shaken):
     """Directories that there is something wrong with."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     files.write_safetensors(tmp_path / "w.safetensors", {"a": np.zeros(1)})
     ignore = shutil.ignore_patterns("xla_cache", "cache", "tuned")
-    shutil.copytree(trained, tmp_path / "begun", ignore=ignore)
+    shutil.copytree(shaken, tmp_path / "begun", ignore=ignore)
     (tmp_path / "begun" / "stages" / "distill.json").unlink()
-    (tmp_path / "run").symlink_to(trained)
+    (tmp_path / "run").symlink_to(shaken)
     return tmp_path
 
 
@@ -228,9 +215,9 @@ def test_mistakes_are_told(mistakes, line, message):
     assert not (mistakes / "out").exists()
 
 
-def test_the_destination_is_local(trained):
+def test_the_destination_is_local(shaken):
     with pytest.raises(ValueError, match=r"DST must be local; got 'gs://bucket/out'; copy it"):
-        convert.convert_run(trained, "gs://bucket/out")
+        convert.convert_run(shaken, "gs://bucket/out")
 
 
 def test_help_does_not_wait_for_jax():

@@ -22,19 +22,6 @@ VIEWS = {key: config_lib.base().data[key] for key in ("train_ops", "eval_ops")}
 
 
 @pytest.fixture(scope="module")
-def trained(finished, tmp_path_factory):
-    """A run whose tuned parameters are far from where they began."""
-    workdir = copy_run(finished, tmp_path_factory.mktemp("trained") / "run")
-    noise = np.random.default_rng(5)
-
-    def shaken(a):
-        return np.float32(a + 0.1 * noise.standard_normal(a.shape))
-
-    networks(workdir).save("distill/ours/tuned", jax.tree.map(shaken, tuned(workdir)))
-    return workdir
-
-
-@pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Noisy colours of changing sizes: 10 training and 6 test images of each."""
     root, rng = tmp_path_factory.mktemp("data") / "colours", np.random.default_rng(0)
@@ -57,10 +44,10 @@ def stored(out):
     return json.loads((out / "transfer.json").read_text())
 
 
-def test_probes_and_fine_tunes_before_and_after(trained, images, tmp_path, capsys):
+def test_probes_and_fine_tunes_before_and_after(shaken, images, tmp_path, capsys):
     options = ["--protocol", "linear_probe", "full_finetune", "--epochs", "0.6"]
     options += ["--batch_size", "8"]
-    assert command(trained, images, tmp_path, *options) == 0
+    assert command(shaken, images, tmp_path, *options) == 0
     said, found = capsys.readouterr().out, stored(tmp_path)
     assert "30 training and 18 test images" in said
     rows = {(row["protocol"], row["method"]): row for row in found["rows"]}
@@ -92,32 +79,32 @@ def test_probes_and_fine_tunes_before_and_after(trained, images, tmp_path, capsy
 
     # Nothing is done twice.
     shutil.rmtree(tmp_path / "features")
-    command(trained, images, tmp_path, *options)
+    command(shaken, images, tmp_path, *options)
     assert capsys.readouterr().out.count("done before") == 4
     assert stored(tmp_path) == found and not (tmp_path / "features").exists()
 
     # What differs is done again and takes the place of what was.
-    command(trained, images, tmp_path, *options, "--solver", "jax")
+    command(shaken, images, tmp_path, *options, "--solver", "jax")
     assert capsys.readouterr().out.count("full_finetune, ") == 2
     rows = stored(tmp_path)["rows"]
     assert [row["protocol"] for row in rows] == ["full_finetune"] * 2 + ["linear_probe"] * 2
     assert rows[:2] == found["rows"][2:] and {row["solver"] for row in rows[2:]} == {"jax"}
     assert len(list((tmp_path / "answers").iterdir())) == 4
 
-    other = copy_run(trained, tmp_path / "other")
+    other = copy_run(shaken, tmp_path / "other")
     networks(other).save("distill/ours/tuned", jax.tree.map(np.zeros_like, tuned(other)))
     with pytest.raises(ValueError, match=r"holds transfers of other networks; got .*/other'"):
         command(other, images, tmp_path)
     # All heads share the tail, so another head is the same network.
-    command(trained, images, tmp_path, "--solver", "jax", "--head", "clean")
+    command(shaken, images, tmp_path, "--solver", "jax", "--head", "clean")
     assert capsys.readouterr().out.count("done before") == 2
 
 
-def test_features_are_those_before_the_classifier(trained):
-    pair = before_after.of_run(trained, "unclean", VIEWS)
+def test_features_are_those_before_the_classifier(shaken):
+    pair = before_after.of_run(shaken, "unclean", VIEWS)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     found = pair.features(pair.variables, {"image": pixels, "label": np.zeros(4, np.int32)})
-    net = networks(trained)
+    net = networks(shaken)
     x = models.normalise(jax.numpy.asarray(pixels), net.student_entry)
     want = net.student_model.apply(net.variables("pretrain"), x, stop="head")
     np.testing.assert_allclose(found["original"], want, rtol=1e-4, atol=1e-4)
@@ -162,26 +149,26 @@ def one_class(root):
             shutil.rmtree(root / part / name)
 
 
-def test_mistakes_are_told(trained, images, tmp_path):
+def test_mistakes_are_told(shaken, images, tmp_path):
     with pytest.raises(ValueError, match=r"unknown head; got 'claen'; use .*did you mean 'clean'"):
-        command(trained, images, tmp_path, "--head", "claen")
+        command(shaken, images, tmp_path, "--head", "claen")
     with pytest.raises(ValueError, match=r"no run in this directory; got .*nowhere"):
         command(tmp_path / "nowhere", images, tmp_path)
-    begun = copy_run(trained, tmp_path / "begun", without=("distill",))
+    begun = copy_run(shaken, tmp_path / "begun", without=("distill",))
     with pytest.raises(ValueError, match=r"stage 'distill' has not finished in .*begun"):
         command(begun, images, tmp_path)
     shutil.copytree(images, tmp_path / "one")
     one_class(tmp_path / "one")
     with pytest.raises(ValueError, match=r"one class only; got red in .*one/train; give at least"):
-        command(trained, tmp_path / "one", tmp_path)
+        command(shaken, tmp_path / "one", tmp_path)
     with pytest.raises(
         ValueError, match=r"no such dataset; got 'foldr:x'; .*did you mean 'folder'"
     ):
-        transfer.main([str(trained), "--data", "foldr:x", "--out", str(tmp_path)])
+        transfer.main([str(shaken), "--data", "foldr:x", "--out", str(tmp_path)])
     with pytest.raises(ValueError, match=r"unknown solver; got 'svm'"):
-        command(trained, images, tmp_path, "--solver", "svm")
+        command(shaken, images, tmp_path, "--solver", "svm")
     with pytest.raises(ValueError, match=r"--batch_size must be a multiple .*got 6 on 4 devices"):
-        command(trained, images, tmp_path, "--protocol", "full_finetune", "--batch_size", "6")
+        command(shaken, images, tmp_path, "--protocol", "full_finetune", "--batch_size", "6")
     assert not (tmp_path / "transfer.json").exists()
 
 

@@ -10,6 +10,8 @@ import scipy.sparse
 from numpy.random import Generator
 from scipy import ndimage
 
+from robust_jax.corruptions.batches import truncate
+
 
 def gaussian_taps(sigma: float, radius: int) -> np.ndarray:
     """f64[2 * radius + 1] normalised Gaussian weights."""
@@ -86,17 +88,19 @@ def _disk_spectrum(
 def defocus_blur(
     images: np.ndarray, rngs: Sequence[Generator], constants: tuple[float, float]
 ) -> np.ndarray:
-    """Convolves u8[b, h, w, 3] with a disk of (radius, alias sigma), edges mirrored."""
+    """Convolves u8[b, h, w, 3] with a disk of (radius, alias sigma), edges mirrored; truncated."""
     del rngs
     height, width = images.shape[1:3]
     reach, shape, spectrum = _disk_spectrum(*constants, height, width)
-    planes = np.moveaxis(images, -1, 1).astype(np.float64)
-    side = (reach, reach)
-    planes = np.pad(planes, [(0, 0), (0, 0), side, side], mode="reflect")
-    blurred = np.empty(images.shape)
-    for image, out in zip(planes, blurred, strict=True):
-        full = scipy.fft.irfft2(scipy.fft.rfft2(image, shape) * spectrum, shape)
-        out[:] = np.moveaxis(full[:, 2 * reach :, 2 * reach :][:, :height, :width], 0, -1)
+    inner = (slice(2 * reach, 2 * reach + height), slice(2 * reach, 2 * reach + width))
+    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "reflect")
+    blurred = np.empty_like(images)
+    # Plane by plane, to stay in the cache.
+    for image, out in zip(padded, blurred, strict=True):
+        for channel in range(3):
+            waves = scipy.fft.rfft2(image[..., channel].astype(np.float64), shape)
+            waves *= spectrum
+            out[..., channel] = truncate(scipy.fft.irfft2(waves, shape)[inner])
     return blurred
 
 

@@ -17,9 +17,7 @@ def normal(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.nd
 
 def gaussian_noise(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.ndarray:
     """Adds normal noise of standard deviation `sigma` (of the range) to u8[b, h, w, 3]."""
-    noise = normal(images, rngs, 255 * sigma)
-    noise += images
-    return noise
+    return images + 255 * sigma * normal(images, rngs, 1).astype(np.float64)
 
 
 def speckle_noise(images: np.ndarray, rngs: Sequence[Generator], sigma: float) -> np.ndarray:

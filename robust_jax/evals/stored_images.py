@@ -8,7 +8,7 @@ from etils import epath
 from robust_jax.data import folder
 from robust_jax.data.sources import Source
 from robust_jax.data.stored import class_folders, npy
-from robust_jax.evals import class_names, subsets
+from robust_jax.evals import class_names, subsets, written_sets
 from robust_jax.evals.stored_sets import Request, StoredImages
 from robust_jax.evals.subsets import Subset
 
@@ -20,12 +20,17 @@ def imagenet_c(request: Request) -> list[StoredImages]:
     """ImageNet-C: PATH/CORRUPTION/SEVERITY/WNID/*, stored as crops of 224 px."""
     class_names.check_imagenet(request.class_names, request.kind)
     labels = _numbered(subsets.imagenet_wnids())
-    return _corrupted_folders(request, labels, request.stored_ops)
+    return _corrupted_folders(request, labels, request.stored_ops())
 
 
 def folder_c(request: Request, *, whole: bool = False) -> list[StoredImages]:
-    """The same of any classes, which the directories name as in `folder`; with `whole` all."""
-    return _corrupted_folders(request, None, request.eval_ops, whole)
+    """The same of any classes, which the directories name as in `folder`; with `whole` all.
+
+    What `robust_jax.corrupt` has cut to a size is not resized and cut again.
+    """
+    side = written_sets.cut_size(epath.Path(request.path))
+    ops = request.stored_ops(side) if side else request.eval_ops
+    return _corrupted_folders(request, None, ops, whole)
 
 
 def _corrupted_folders(

@@ -122,8 +122,7 @@ class Request:
         """The fields that tell a set from others."""
         return {"set": self.name, **fields}
 
-    @property
-    def stored_ops(self) -> str:
-        """Ops for images that are stored as a crop of 224 px: those of ImageNet-C."""
-        crop = "decode|central_crop(224)"
-        return crop if self.size == 224 else f"{crop}|resize({self.size})"
+    def stored_ops(self, side: int = 224) -> str:
+        """Ops for images that are stored as a crop of `side` px, as those of ImageNet-C are."""
+        crop = f"decode|central_crop({side})"
+        return crop if self.size == side else f"{crop}|resize({self.size})"

@@ -41,7 +41,7 @@ def _corrupted(request: Request, name: str, config: str, split: str) -> list[Sto
     called = _CORRUPTED[name]
     if name == "cifar10_corrupted":  # whose classes are numbers in TFDS
         class_names.check_cifar(request.class_names, 10, name)
-    ops = request.eval_ops if name == "cifar10_corrupted" else request.stored_ops
+    ops = request.eval_ops if name == "cifar10_corrupted" else request.stored_ops()
     sets = []
     for ours, severity in _pair(config, called) if config else request.grid:
         loaded = _load(request, f"{name}/{called.get(ours, ours)}_{severity}", split)

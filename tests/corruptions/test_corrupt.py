@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from robust_jax.corruptions import CATEGORY, CORRUPTIONS, SEVERITIES, corrupt
+from robust_jax.corruptions import CATEGORY, CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
 from robust_jax.corruptions.constants import CIFAR, IMAGENET, TINY, constants_for
 
+ALL = CORRUPTIONS + EXTRA_CORRUPTIONS
 DETERMINISTIC = {
     "defocus_blur",
     "zoom_blur",
@@ -14,6 +15,8 @@ DETERMINISTIC = {
     "contrast",
     "pixelate",
     "jpeg_compression",
+    "gaussian_blur",
+    "saturate",
 }
 
 
@@ -33,11 +36,12 @@ def test_names_are_the_fifteen_in_paper_order():
     assert CORRUPTIONS[-3:] == ("elastic_transform", "pixelate", "jpeg_compression")
     counts = [list(CATEGORY.values()).count(c) for c in ("noise", "blur", "weather", "digital")]
     assert counts == [3, 4, 3, 5]
+    assert EXTRA_CORRUPTIONS == ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 
 @pytest.mark.parametrize("table", [IMAGENET, TINY, CIFAR])
 def test_tables_are_complete(table):
-    assert tuple(table) == CORRUPTIONS
+    assert tuple(table) == ALL
     assert all(len(values) == 5 for values in table.values())
 
 
@@ -57,7 +61,7 @@ def test_table_follows_the_longer_side(size, table):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (48, 33), (96, 96), (96, 128), (200, 300)])
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", ALL)
 def test_any_size(name, size):
     images = photos(2, *size)
     result = corrupt(images, name, 5, ids=np.arange(2))
@@ -65,7 +69,7 @@ def test_any_size(name, size):
     assert not np.array_equal(result, images)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", ALL)
 def test_image_is_independent_of_its_batch(name):
     images = photos(7, 32, 32)
     ids = np.array([5, 0, 3, 2**40, 8, 1, 9])
@@ -83,7 +87,7 @@ def test_image_is_independent_of_its_batch_at_imagenet_size(name):
     np.testing.assert_array_equal(corrupt(images[3:4], name, 3, ids=np.array([3]))[0], together[3])
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", ALL)
 def test_seed_id_and_severity_determine_the_noise(name):
     images = np.repeat(photos(1, 32, 32), 8, 0)
     ids = np.arange(8)
@@ -97,7 +101,7 @@ def test_seed_id_and_severity_determine_the_noise(name):
 def test_input_is_left_alone_and_empty_batches_pass():
     images = photos(1, 32, 32)
     images.setflags(write=False)
-    for name in CORRUPTIONS:
+    for name in ALL:
         corrupt(images, name, 1, ids=[0])
         assert corrupt(images[:0], name, 1, ids=np.zeros(0, int)).shape == (0, 32, 32, 3)
 
@@ -113,9 +117,10 @@ def test_blurs_keep_black_and_white(name, level, size):
 
 
 # Elastic and glass blur have no order between neighbouring severities (constants.py), nor has
-# CIFAR's defocus blur. Neighbours may tie: CIFAR motion blur 3 and 4 share their sigma.
+# CIFAR's defocus blur; spatter changes from water to mud and saturate from less colour to more.
+# Neighbours may tie: CIFAR motion blur 3 and 4 share their sigma.
 @pytest.mark.parametrize("size", [32, 64, 224])
-@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"elastic_transform"}))
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"elastic_transform", "spatter", "saturate"}))
 def test_distortion_grows_with_severity(name, size):
     b = {32: 64, 64: 32, 224: 8}[size]
     images = photos(b, size, size)
@@ -138,13 +143,20 @@ def test_distortion_grows_with_severity(name, size):
     [
         ({"name": "gausian_noise"}, "did you mean 'gaussian_noise'"),
         ({"name": "jpeg"}, "did you mean 'jpeg_compression'"),
+        ({"name": "mist"}, f"unknown corruption; got 'mist'; use one of {', '.join(ALL)};"),
         ({"severity": 0}, "severity must be an integer from 1 to 5; got 0"),
         ({"severity": 6}, "from 1 to 5"),
         ({"severity": 2.5}, "from 1 to 5"),
+        ({"severity": 2.0}, "must be an integer from 1 to 5; got 2.0"),
+        ({"severity": "2"}, "from 1 to 5"),
         ({"images": np.zeros((2, 32, 32, 3), np.float32)}, r"got float32\[2, 32, 32, 3\]"),
         ({"images": np.zeros((32, 32, 3), np.uint8)}, r"got uint8\[32, 32, 3\]"),
         ({"images": np.zeros((2, 32, 32, 1), np.uint8)}, r"got uint8\[2, 32, 32, 1\]"),
         ({"images": np.zeros((2, 4, 32, 3), np.uint8)}, "at least 8 px; got 4x32"),
+        (
+            {"images": [np.zeros((side, 32, 3), np.uint8) for side in (32, 16)]},
+            r"of one size; got \[16, 32, 3\] and \[32, 32, 3\]; resize them",
+        ),
         ({"ids": np.arange(3)}, "for 2 images"),
         ({"ids": np.array([0.0, 1.0])}, "one integer an image; got float64"),
         ({"ids": np.array([0, -1])}, "not negative"),

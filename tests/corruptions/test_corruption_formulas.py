@@ -20,9 +20,12 @@ GOLDEN = [
     (RAMP_224, "zoom_blur", [(117.357, 66.429), (117.774, 64.988), (118.199, 63.521)]),
     (RAMP_224, "defocus_blur", [(116.508, 67.823), (116.540, 67.060), (118.283, 66.751)]),
     (RAMP_224, "pixelate", [(118.019, 68.428), (117.739, 68.244), (118.150, 68.044)]),
+    (RAMP_224, "gaussian_blur", [(117.392, 68.087), (117.329, 67.075), (117.268, 65.632)]),
+    (RAMP_224, "saturate", [(158.356, 49.254), (94.132, 82.914), (92.263, 83.607)]),
     (RAMP_32, "contrast", [(124.000, 50.572), (123.596, 26.980), (123.596, 10.125)]),
     (RAMP_32, "brightness", [(132.647, 69.664), (148.614, 72.022), (166.208, 72.535)]),
     (RAMP_32, "zoom_blur", [(120.120, 65.567), (120.147, 63.038), (119.902, 60.356)]),
+    (RAMP_32, "saturate", [(153.542, 57.809), (110.369, 73.813), (93.562, 76.286)]),
 ]
 
 
@@ -100,7 +103,10 @@ def test_defocus_is_a_mirrored_convolution_with_the_disk(constants):
     images = random_images(1, 40, 33)
     kernel = blur.disk_kernel(*constants)[..., None]
     expected = ndimage.convolve(images[0].astype(float), kernel, mode="mirror")
-    np.testing.assert_allclose(blur.defocus_blur(images, [], constants)[0], expected, atol=1e-4)
+    result = blur.defocus_blur(images, [], constants)[0]
+    # Truncated; a mean of 21 pixels, for one, is often an exact level.
+    assert (np.floor(expected - 1e-4) <= result).all()
+    assert (result <= np.floor(expected + 1e-4)).all()
 
 
 @pytest.mark.parametrize("degrees", [-44.0, 0.0, 17.5, -100.0])

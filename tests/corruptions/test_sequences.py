@@ -196,6 +196,7 @@ def test_noise_is_not_the_noise_of_corrupt():
         ({"seed": -1}, "not negative"),
         ({"images": np.zeros((1, 32, 32, 3))}, "must be uint8"),
         ({"difficulty": 4}, "difficulty is 1, 2 or 3"),
+        ({"difficulty": 2.0}, "difficulty is 1, 2 or 3"),
         ({"name": "tilt", "difficulty": 2}, "every second or third frame"),
         ({"crop": 33}, "crop must be from 8"),
         ({"crop": 7}, "crop must be from 8"),
