@@ -1,6 +1,6 @@
 """Shows what the corruptions and sequences do to a photograph.
 
-`python -m robust_jax.corruptions --contact_sheet OUT.png [IMAGE] [--sequences OUT.png] [--size 32]`
+`python -m robust_jax.corruptions --contact_sheet OUT.png [--sequences OUT.png] [--image FILE]`
 """
 
 import argparse
@@ -37,7 +37,7 @@ def sequence_rows(image: np.ndarray, crop: int) -> Iterator[contact_sheet.Row]:
 def main() -> None:
     """Reads the arguments and writes the contact sheets."""
     parser = argparse.ArgumentParser(prog="python -m robust_jax.corruptions", description=__doc__)
-    parser.add_argument("image", nargs="?", type=Path, help="default: a photograph")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="default: a photograph")
     parser.add_argument("--contact_sheet", metavar="OUT.png", help="of the 15 and 4 corruptions")
     parser.add_argument("--sequences", metavar="OUT.png", help="of the 10 and 4 sequences")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")

@@ -17,7 +17,7 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setattr(sheet.contact_sheet, "write", lambda rows, path: drawn.update({path: rows}))
 
     def run(*options):
-        monkeypatch.setattr("sys.argv", ["corruptions", str(source), *options])
+        monkeypatch.setattr("sys.argv", ["corruptions", "--image", str(source), *options])
         sheet.main()
         return drawn
 
