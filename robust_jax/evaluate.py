@@ -40,7 +40,7 @@ def evaluate(
       batch_size: images at a time.
 
     Returns:
-      The summary: {"methods": as in a run's summary.json}.
+      The summary: {"methods": as in a run's summary.json, "images": set -> how many}.
 
     Raises:
       ValueError: for what does not fit the model or is not there.
@@ -95,7 +95,8 @@ def evaluate(
     )
     rows = results.rows(measured, choice.seed)
     results.write(directory, rows)
-    summary = {"methods": results.method_summaries(rows, imagenet=imagenet)}
+    counts = {one.where["set"]: len(one.labels) for one in measured}
+    summary = {"methods": results.method_summaries(rows, imagenet=imagenet), "images": counts}
     writers.write_json(directory / "summary.json", summary)
     return summary
 

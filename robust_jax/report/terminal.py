@@ -37,9 +37,11 @@ def benchmarks(summary: Mapping[str, Any]) -> str:
 def evaluation(summary: Mapping[str, Any], severities: Sequence[int]) -> list[str]:
     """Every table of an evaluation: the methods, the benchmarks, and each corruption of a method.
 
-    Args: summary: with "methods"; severities: of the corruptions.
+    Args: summary: with "methods" and "images"; severities: of the corruptions.
     """
-    found = [methods(summary, all_columns=True), benchmarks(summary)]
+    counts = [f"{name} {count:,}" for name, count in summary["images"].items()]
+    found = [f"images: {', '.join(counts)}"]
+    found += [methods(summary, all_columns=True), benchmarks(summary)]
     for row in method_table(summary):
         sets = {"": row, **row.get("benchmarks", {})}
         for name, entry in sets.items():

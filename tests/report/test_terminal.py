@@ -29,6 +29,14 @@ def test_all_columns_that_some_method_has():
     assert heading.endswith("NLL clean") and original.endswith("0.250") and ours.endswith("-")
 
 
+def test_an_evaluation_says_how_many_images():
+    methods = {"ours": {"clean_accuracy": 0.5, "accuracy_by_corruption": {"fog": [0.5]}}}
+    summary = {"methods": methods, "images": {"clean": 2000, "imagenet_a": 7500}}
+    first, table, fog = terminal.evaluation(summary, (3,))
+    assert first == "images: clean 2,000, imagenet_a 7,500"
+    assert table.endswith("50.0") and fog.startswith("ours accuracy %")
+
+
 def test_corruptions_by_severity():
     said = terminal.corruptions({"fog": [0.5, 0.25], "gaussian_noise": [1.0, 0.0]}, (1, 5))
     assert [line.split() for line in said.splitlines()[2:]] == [
