@@ -116,6 +116,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.baselines = ConfigDict()
     c.baselines.methods = ("teacher", "apt", "ours_no_kd")  # rows beside `original` and `ours`
 
+    # full_finetune trains all of the student on the views that the augmented set is made of; lp_ft
+    # on clean ones; wise_ft interpolates between the student and full_finetune.
+    c.finetune = _training(
+        total_epochs=10, batch_size=128, optimizer="adamw", learning_rate=3e-5, weight_decay=0.1
+    )
+    c.finetune.loss = "augmix_jsd"  # of full_finetune: cross_entropy | augmix_jsd
+    c.finetune.jsd_weight = 12.0  # lambda of the AugMix paper
+
     c.selection = ConfigDict()
     c.selection.num_samples = 10  # N MC-dropout samples a head (supplement, section 7)
     c.selection.uncertainty = "mutual_information"  # | variance | predictive_entropy

@@ -21,6 +21,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.teacher.total_epochs = 20.0
     c.augmented.replicas = 4
     c.distill.total_epochs = 30.0
+    c.finetune.optimizer = "sgd"
+    c.finetune.learning_rate = 0.01
+    c.finetune.weight_decay = 5e-4
     recipes.apply(c, args.recipe)
     if args.runlocal:
         quickstart.runlocal(c)

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def runlocal(c: ConfigDict) -> None:
     """Shrinks a config to a check that every stage works."""
-    for section in (c.pretrain, c.teacher, c.distill):
+    for section in (c.pretrain, c.teacher, c.distill, c.finetune):
         section.total_steps = 4
         section.batch_size = 32
     c.distort.fit_steps = 4

@@ -14,8 +14,8 @@ import ml_collections
 
 # In the order in which they run.
 STAGES = ("pretrain", "distort", "teacher", "cache", "distill", "baselines", "evaluate", "report")
-# Stages that train for a duration, each with a section of its name.
-TRAINED_SECTIONS = ("pretrain", "teacher", "distill")
+# Sections of what is trained for a duration.
+TRAINED_SECTIONS = ("pretrain", "teacher", "distill", "finetune")
 
 
 def parse_arg(arg: str | None, **spec: Any) -> ml_collections.ConfigDict:

@@ -142,6 +142,8 @@ def _plan(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Any:
         del sizes["pretrain"]
         print(f"pretrain: {student.weights}, classifier: {student.classifier}")
     sizes["distill"] = len(elements)
+    if {"full_finetune", "lp_ft"} & set(config.baselines.methods):
+        sizes["finetune"] = len(context.train)
     for stage, size in sizes.items():
         section = config[stage]
         steps = config_lib.duration(section, "total", examples=size, label=stage)

@@ -11,13 +11,22 @@ from robust_jax.data import copies, overlap
 from robust_jax.data.mixture import Mixture
 
 # Rows that a run can have beside `original` and those of `ours`.
-BASELINES = ("teacher", "teacher_clean", "apt", "ours_no_kd")
+BASELINES = (
+    "teacher",
+    "teacher_clean",
+    "apt",
+    "ours_no_kd",
+    "full_finetune",
+    "lp_ft",
+    "wise_ft",
+)
 
 # Allowed values of the keys that select by string.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "data.source": ("digits", "folder", "tfds", "arrays"),
     "student.classifier": ("probe", "finetune", "load", "zero_shot"),
     "teacher.loss": ("cross_entropy", "augmix_jsd"),
+    "finetune.loss": ("cross_entropy", "augmix_jsd"),
     "method.share": ("tail", "none"),
     "method.kd.weighting": ("none", "teacher_entropy"),
     "cache.use": ("auto", "true", "false"),
@@ -65,6 +74,12 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         _check_choice("stages", stage, STAGES)
     for method in config.baselines.methods:
         _check_choice("baselines.methods", method, BASELINES)
+    methods = tuple(config.baselines.methods)
+    if "wise_ft" in methods and "full_finetune" not in methods:
+        raise ValueError(
+            f"wise_ft interpolates full_finetune; got baselines.methods={methods}; add "
+            "'full_finetune'"
+        )
     for head in config.method.kd.heads:
         _check_choice("method.kd.heads", head, HEADS)
     _check_range("seed", flat["seed"], 0, 2**31 - 1)
@@ -75,6 +90,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     _check_range("method.dropout", flat["method.dropout"], 0.0, 0.9)
     _check_range("method.heads_share", flat["method.heads_share"], 0.0, 1.0, above=True)
     _check_range("teacher.jsd_weight", flat["teacher.jsd_weight"], 0.0)
+    _check_range("finetune.jsd_weight", flat["finetune.jsd_weight"], 0.0)
     _check_range("cache.max_gigabytes", flat["cache.max_gigabytes"], 0.0)
     _check_range("data.max_bad_images", flat["data.max_bad_images"], 0)
     for key in (

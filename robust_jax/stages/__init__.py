@@ -45,7 +45,7 @@ STAGES = {
     ),
     "distill": Stage(("method", "distill"), ("cache",), ("distill", "tb/distill")),
     "baselines": Stage(
-        ("method", "distill", "baselines"), ("cache",), ("baselines", "tb/baselines")
+        ("method", "distill", "finetune", "baselines"), ("cache",), ("baselines", "tb/baselines")
     ),
     "evaluate": Stage(
         ("evaluate", "selection"), ("distill", "baselines"), ("evaluate", "results.jsonl")

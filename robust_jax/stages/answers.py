@@ -12,18 +12,24 @@ from robust_jax.method.selection import HEADS, predict
 from robust_jax.models import ModelEntry, StagedModel, normalise
 from robust_jax.stages import routing
 from robust_jax.stages.baselines import TUNED
-from robust_jax.stages.networks import Networks
+from robust_jax.stages.networks import STORED, Networks
 from robust_jax.stages.routing import ROUTED
 
-# Networks of the teacher's kind, and where they lie.
-TEACHERS = {"teacher": "teacher", "teacher_clean": "baselines/teacher_clean"}
+# Networks that are trained whole, beside `original`, and where they lie.
+WHOLE = {
+    "teacher": "teacher",
+    "teacher_clean": "baselines/teacher_clean",
+    "full_finetune": "baselines/full_finetune",
+    "lp_ft": "baselines/lp_ft",
+    "wise_ft": "baselines/wise_ft",
+}
 
 
 def load_arrays(networks: Networks) -> dict[str, Any]:
     """Returns the arrays of every method that a run evaluates, without calibrations."""
     wanted = networks.config.baselines.methods
     arrays: dict[str, Any] = {"student": networks.variables("pretrain"), "tuned": {}}
-    for name, path in TEACHERS.items():
+    for name, path in WHOLE.items():
         if name in wanted:
             arrays[name] = networks.variables(path)
     arrays["tuned"]["ours"] = networks.tuned("distill/ours", HEADS)
@@ -74,9 +80,10 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
         frozen, images, labels = arrays["student"], batch["image"], batch["label"]
         z = student.trunk(frozen, images)
         logits = {"original": student.original(frozen, z)}
-        for name in (n for n in TEACHERS if n in arrays):
-            x = normalise(images, networks.teacher_entry)
-            logits[name] = networks.teacher_model.apply(arrays[name], x)  # type: ignore[assignment]
+        for name in (n for n in WHOLE if n in arrays):
+            model, entry = networks.network(STORED[WHOLE[name]])
+            said: Any = model.apply(arrays[name], normalise(images, entry))
+            logits[name] = said.astype("float32")
         for name, one in single.items():
             (logits[name],) = one.tail(frozen, arrays["tuned"][name], z).values()
         probs = {name: jax.nn.softmax(restrict(said)) for name, said in logits.items()}

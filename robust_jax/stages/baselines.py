@@ -1,9 +1,9 @@
-"""Stage `baselines`: what `ours` is compared with, tuned from the same features and steps."""
+"""Stage `baselines`: what `ours` is compared with, from the same images, features and steps."""
 
 from typing import Any
 
 from robust_jax.method.selection import HEADS
-from robust_jax.stages import classifier
+from robust_jax.stages import classifier, wise_ft
 from robust_jax.stages.context import Context
 from robust_jax.stages.distill import tune
 
@@ -12,15 +12,31 @@ TUNED = {"apt": ("combined",), "ours_no_kd": HEADS}
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Tunes every baseline that needs tuning; returns their times."""
-    times = {}
-    for name in context.config.baselines.methods:
+    """Trains every baseline that needs training; returns their times."""
+    config, times = context.config, {}
+    for name in config.baselines.methods:
         path = f"baselines/{name}"
         if name == "teacher_clean":
-            times[name] = classifier.train(context, path, "teacher", context.config.teacher)
+            times[name] = classifier.train(context, path, "teacher", config.teacher)
+        elif name == "full_finetune":
+            times[name] = classifier.train(
+                context,
+                path,
+                "student",
+                config.finetune,
+                start=context.variables("pretrain"),
+                loss=config.finetune.loss,
+                jsd_weight=config.finetune.jsd_weight,
+                augmented=config.augmented,
+            )
+        elif name == "lp_ft":  # a student with weights has got its linear probe in `pretrain`
+            start = context.variables("pretrain")
+            times[name] = classifier.train(context, path, "student", config.finetune, start=start)
         elif name in TUNED:
-            kd = {**context.config.method.kd.to_dict(), "weight": 0.0}
+            kd = {**config.method.kd.to_dict(), "weight": 0.0}
             if name == "apt":  # it knows nothing of ours; the ablation only loses the teacher
                 kd["clean_anchor"] = 0.0
             times[name] = tune(context, path, TUNED[name], kd)
+    if "wise_ft" in config.baselines.methods:
+        times["wise_ft"] = wise_ft.run(context)
     return times

@@ -52,32 +52,34 @@ def train(
     name: str,
     section: ml_collections.ConfigDict,
     *,
+    start: dict[str, Any] | None = None,
     loss: str = "cross_entropy",
     jsd_weight: float = 0.0,
-    augmented: bool = False,
+    augmented: ml_collections.ConfigDict | None = None,
     ema_decay: float = 0.0,
 ) -> dict[str, Any]:
-    """Trains all of a network, from its `weights` or from random ones, and stores it.
+    """Trains all of a network and stores it.
 
     Args:
       path: below the workdir; the network goes to `path/variables`.
       name: "student" or "teacher", for the architecture and the weights to start from.
-      section: of the config: durations, optimizer, and the mixture of augmented views.
+      section: of the config: durations and optimizer.
+      start: variables to begin with; None for the network's `weights`, or random ones.
       loss: a key of `supervised.VIEWS`.
       jsd_weight: of the consistency loss.
-      augmented: views are drawn from the section's mixture, else there is one, the image itself.
+      augmented: section with the mixture that views are drawn from; None for one view, the image.
       ema_decay: of the average of the weights that is kept in their place; 0 keeps the last.
 
     Returns:
       Clean accuracy, times and which weights it began with.
     """
     views, drawn, mixture = {"image": ""}, {}, {}
-    if augmented:
+    if augmented is not None:
         augment = context.ops("augment_ops")
         # The consistency loss has augmented views beside the image; without it, it is the image.
         plain = "image" if len(supervised.VIEWS[loss]) > 1 else ""
         drawn = {view: "" if view == plain else augment for view in supervised.VIEWS[loss]}
-        views, mixture = {}, context.drawn("train", section)
+        views, mixture = {}, context.drawn("train", augmented)
     elements = Elements(
         source=context.train,
         ops=context.ops("train_ops"),
@@ -88,15 +90,17 @@ def train(
     )
     total = config_lib.duration(section, "total", examples=len(elements), label=path)
     optimizer = optim.make(section, total)
-    variables, facts = _start(context, name)
-    params = variables.pop("params")
+    facts: dict[str, Any] = {}
+    if start is None:
+        start, facts = _start(context, name)
+    params, others = start["params"], {k: v for k, v in start.items() if k != "params"}
     model, entry = context.network(name)
     state, times = context.train_steps(
         path,
         supervised.make_step(
             model, entry, optimizer, loss=loss, jsd_weight=jsd_weight, ema_decay=ema_decay
         ),
-        TrainState.create(params, optimizer, variables, averaged=ema_decay > 0),
+        TrainState.create(params, optimizer, others, averaged=ema_decay > 0),
         {},
         lambda start, stop: train_batches(
             elements,

@@ -14,6 +14,16 @@ from robust_jax.method.student import Student
 
 RUN_FILES = ("config.json", "dataset.json", "networks.json")  # what makes a directory a run
 
+# Where networks lie that are trained whole, and whose they are.
+STORED = {
+    "pretrain": "student",
+    "teacher": "teacher",
+    "baselines/teacher_clean": "teacher",
+    "baselines/full_finetune": "student",
+    "baselines/lp_ft": "student",
+    "baselines/wise_ft": "student",
+}
+
 
 class Networks:
     """The student and the teacher of a run, and where their arrays lie."""
@@ -143,11 +153,8 @@ class Networks:
         return self.teacher_model, self.teacher_entry
 
     def variables(self, path: str) -> dict[str, Any]:
-        """Returns the trained variables in `path/variables`: of the student for "pretrain".
-
-        Every other path is the teacher's network.
-        """
-        model, _ = self.network("student" if path == "pretrain" else "teacher")
+        """Returns the trained variables in `path/variables`, of the network that `STORED` names."""
+        model, _ = self.network(STORED[path])
         return self.load(f"{path}/variables", self.shapes(model))
 
     def tuned(self, path: str, heads: tuple[str, ...]) -> dict[str, Any]:

@@ -13,10 +13,24 @@ from robust_jax.evals.subsets import imagenet_wnids
 from robust_jax.method.selection import HEADS
 from robust_jax.report import page, terminal
 from robust_jax.stages import results
-from robust_jax.stages.answers import TEACHERS
+from robust_jax.stages.answers import WHOLE
 from robust_jax.stages.baselines import TUNED
 from robust_jax.stages.context import Context
+from robust_jax.stages.networks import STORED
 from robust_jax.stages.routing import ROUTED
+
+# Stages and baselines that a method is the result of, and whose mixture some of them draw from.
+_NEEDED = {
+    "teacher": ("teacher",),
+    "teacher_clean": ("teacher_clean",),
+    "full_finetune": ("full_finetune",),
+    "lp_ft": ("lp_ft",),
+    "wise_ft": ("full_finetune", "wise_ft"),
+    "apt": ("cache", "apt"),
+    "ours_no_kd": ("cache", "ours_no_kd"),
+    "ours": ("teacher", "cache", "distill"),
+}
+_DRAWS = {"teacher": "teacher", "full_finetune": "augmented", "cache": "augmented"}
 
 
 def run(context: Context) -> None:
@@ -55,38 +69,29 @@ def show(workdir: epath.Path) -> None:
 def costs(context: Context, method: str) -> dict[str, Any]:
     """Returns tuned and total parameters and the seconds of training that a method needs.
 
-    Seconds are those of every stage that the method could not do without, compilation apart:
-    for `ours` distorted copies, teacher, cache and distillation. The original model comes trained:
-    it has none.
+    Seconds are those of all that the method could not do without, distorted copies included,
+    compilation apart. The original model comes trained: it has none.
     """
-    plan = context.plan
+    plan, total = context.plan, context.plan.total_params
+    if method == "original":
+        return {"tuned_params": 0, "total_params": total}
+    trained = ROUTED[method][0] if method in ROUTED else method
+    if method in WHOLE:
+        network = STORED[WHOLE[method]]
+        shapes = context.shapes(context.network(network)[0])["params"]
+        tuned = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        total = total if network == "student" else tuned
+    else:
+        tuned = plan.tuned_with_heads(len(TUNED.get(trained, HEADS)))
     took = {
         name: stages.result(context.workdir, name)["seconds"]
         for name in ("distort", "teacher", "cache", "distill")
     }
     baselines = stages.result(context.workdir, "baselines")
-    teacher, augmented = (
-        context.mixture(context.config[name]).needs_copies for name in ("teacher", "augmented")
-    )
-    if method in TEACHERS:
-        params = context.shapes(context.teacher_model)["params"]
-        total = sum(leaf.size for leaf in jax.tree.leaves(params))
-        if method == "teacher":
-            own = took["teacher"] + (took["distort"] if teacher else 0)
-        else:
-            own = baselines[method]["seconds"]
-        return {"tuned_params": total, "total_params": total, "train_seconds": own}
-    if method == "original":
-        return {"tuned_params": 0, "total_params": plan.total_params}
-    trained = ROUTED[method][0] if method in ROUTED else method
-    if trained == "ours":
-        own, distorted = took["distill"] + took["teacher"], teacher or augmented
-    else:
-        own, distorted = baselines[trained]["seconds"], augmented
-    own += took["distort"] if distorted else 0
-    heads = len(TUNED.get(trained, HEADS))
-    return {
-        "tuned_params": plan.tuned_with_heads(heads),
-        "total_params": plan.total_params,
-        "train_seconds": own + took["cache"],
-    }
+    took |= {name: times["seconds"] for name, times in baselines.items()}
+    needed = _NEEDED[trained]
+    mixtures = [context.mixture(context.config[_DRAWS[p]]) for p in needed if p in _DRAWS]
+    if any(mixture.needs_copies for mixture in mixtures):
+        needed = ("distort", *needed)
+    seconds = sum(took[part] for part in needed)
+    return {"tuned_params": tuned, "total_params": total, "train_seconds": seconds}

@@ -16,6 +16,6 @@ def run(context: Context) -> dict[str, Any]:
         section,
         loss=section.loss,
         jsd_weight=section.jsd_weight,
-        augmented=True,
+        augmented=section,
         ema_decay=section.ema_decay,
     )

@@ -33,7 +33,7 @@ OPTIONS = (
     "--config.distill.total_steps=12",
     "--config.distill.learning_rate=0.01",
     "--config.baselines.methods=()",
-    "--config.stages=('pretrain', 'teacher', 'cache', 'distill')",
+    "--config.stages=('pretrain', 'distort', 'teacher', 'cache', 'distill')",
 )
 
 

@@ -1,0 +1,168 @@
+"""Baselines that train all of the student, and what the others share with `ours`."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from runs import copy_run, networks, quick_config, run, tuned
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from robust_jax import models
+from robust_jax.checkpoint import parameter_hash
+from robust_jax.data.pipeline import ordered_batches
+from robust_jax.stages import answers, wise_ft
+from robust_jax.stages.context import Context
+
+pytest_plugins = ["finished_run"]
+
+METHODS = ("full_finetune", "lp_ft", "wise_ft")
+
+
+def options(**changes):
+    # Fast enough for the fine-tuned networks to leave the student behind.
+    chosen = {"finetune__learning_rate": 3e-3, "finetune__total_steps": 6}
+    return quick_config(baselines__methods=METHODS, **(chosen | changes))
+
+
+@pytest.fixture(scope="module")
+def compared(finished, tmp_path_factory):
+    """A run with the three baselines."""
+    workdir = tmp_path_factory.mktemp("compared") / "run"
+    copy_run(finished, workdir, without=("baselines", "evaluate", "report"))
+    run(options(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def ends(compared):
+    found = networks(compared, options())
+    return [found.variables(path) for path in ("pretrain", "baselines/full_finetune")]
+
+
+def facts(workdir, stage):
+    return json.loads((workdir / "stages" / f"{stage}.json").read_text())["result"]
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_rows_and_costs(compared):
+    summary = json.loads((compared / "summary.json").read_text())["methods"]
+    assert set(METHODS) < set(summary)
+    took = facts(compared, "baselines")
+    original = summary["original"]
+    for name in METHODS:
+        entry = summary[name]
+        assert entry["tuned_params"] == entry["total_params"] == original["total_params"]
+        assert set(original) | {"train_seconds"} == set(entry)
+    assert summary["full_finetune"]["train_seconds"] == took["full_finetune"]["seconds"]
+    both = took["full_finetune"]["seconds"] + took["wise_ft"]["seconds"]
+    assert summary["wise_ft"]["train_seconds"] == pytest.approx(both)
+
+
+def test_the_losses_are_those_of_their_papers(compared):
+    for name, tags in (("full_finetune", {"jensen_shannon"}), ("lp_ft", set())):
+        events = EventAccumulator(str(compared / "tb" / "baselines" / name))
+        events.Reload()
+        found = set(events.Tags()["tensors"])
+        assert {"cross_entropy", "loss"} <= found
+        assert found & {"jensen_shannon"} == tags
+
+
+def test_everything_is_tuned_and_begins_at_the_student(compared, ends, tmp_path):
+    original, found = ends
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), original["params"], found["params"])
+    assert all(jax.tree.leaves(moved))
+    # Without a step in which to move, it is the student.
+    still = options(finetune__learning_rate=1e-30, finetune__weight_decay=0.0)
+    still.stages = ("baselines",)
+    copy_run(compared, tmp_path / "run", without=("baselines", "evaluate", "report"))
+    run(still, tmp_path / "run")
+    kept = networks(tmp_path / "run", still)
+    for name in METHODS:
+        equal(kept.variables(f"baselines/{name}"), original)
+
+
+def test_wise_ft_at_its_ends_is_bit_for_bit_what_it_interpolates(ends):
+    original, found = ends
+    signed = [jax.tree.map(lambda a: a.at[(0,) * a.ndim].set(-0.0), end) for end in ends]
+    for alpha, end in zip((0.0, 1.0), signed, strict=True):
+        equal(
+            jax.tree.map(lambda a: np.asarray(a).view(np.uint32), end),
+            jax.tree.map(
+                lambda a: np.asarray(a).view(np.uint32), wise_ft.interpolate(*signed, alpha)
+            ),
+        )
+    between = wise_ft.interpolate(original, found, 0.3)
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_allclose(
+            c, 0.7 * np.float64(a) + 0.3 * np.float64(b), rtol=1e-6, atol=1e-7
+        ),
+        original,
+        found,
+        between,
+    )
+
+
+def test_held_out_images_choose_alpha(compared, ends):
+    took = facts(compared, "baselines")["wise_ft"]
+    context = Context(options(), compared)
+    model, entry = context.network("student")
+    (batch,) = ordered_batches(context.calibration_set(), batch_size=144)
+    rows = batch["mask"]
+    assert rows.sum() == len(context.calibration_set())
+    accuracies = []
+    for alpha in wise_ft.ALPHAS:
+        variables = wise_ft.interpolate(*ends, alpha)
+        right = [
+            model.apply(variables, models.normalise(batch[view], entry)).argmax(-1)
+            == batch["label"]
+            for view in ("clean", "aug")
+        ]
+        accuracies.append([float(np.mean(view[rows])) for view in right])
+    np.testing.assert_allclose(took["held_out"], accuracies, atol=1.01 / rows.sum())
+    means = np.mean(took["held_out"], axis=1)
+    assert took["alpha"] == wise_ft.ALPHAS[int(np.argmax(means))]
+    stored = networks(compared, options()).variables("baselines/wise_ft")
+    equal(stored, wise_ft.interpolate(*ends, took["alpha"]))
+
+
+def test_the_rows_of_a_run_come_from_one_evaluation(compared, ends):
+    """The answers of a fine-tuned network are those of its own forward pass."""
+    found = networks(compared, options())
+    arrays = answers.load_arrays(found)
+    assert set(METHODS) < set(arrays)
+    assert parameter_hash(arrays["full_finetune"]) == parameter_hash(ends[1])
+    stored = np.load(compared / "evaluate" / "outputs" / "clean.npz")
+    for name in METHODS:
+        accuracy = json.loads((compared / "summary.json").read_text())["methods"][name]
+        assert stored[f"{name}/label"].shape == (64,)
+        assert 0 <= accuracy["clean_accuracy"] <= 1
+
+
+def test_inference_ablations_share_the_trained_heads(finished):
+    found = networks(finished)
+    arrays = answers.load_arrays(found)
+    used = {name: answers.ROUTED[name][0] for name in answers.routed_methods(arrays)}
+    hashes = {name: parameter_hash(arrays["tuned"][key]) for name, key in used.items()}
+    shared = {"ours", "ours_no_kld", "ours_no_umc", "ours_max_logit", "ours_gate"}
+    assert {hashes[name] for name in shared} == {parameter_hash(tuned(finished))}
+    assert hashes["ours_no_kd"] not in {hashes[name] for name in shared}
+
+
+def test_without_kd_the_teacher_is_never_asked(finished, tmp_path):
+    """Its network may be missing; whoever needs it then fails."""
+    workdir = copy_run(finished, tmp_path / "run", without=("distill", "baselines", "evaluate"))
+    shutil.rmtree(workdir / "teacher" / "variables")
+    config = quick_config(baselines__methods=("ours_no_kd",), stages=("baselines",))
+    run(config, workdir)
+    there, here = (networks(path) for path in (finished, workdir))
+    heads = answers.HEADS
+    path = "baselines/ours_no_kd"
+    equal(here.tuned(path, heads), there.tuned(path, heads))
+    config.stages = ("distill",)
+    with pytest.raises((ValueError, FileNotFoundError), match="teacher"):
+        run(config, workdir)
