@@ -1,46 +1,21 @@
 """Runs whose student comes from a weight file."""
 
-import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+import tiny_networks
 from runs import networks, quick_config, run
+from tiny_networks import write
 
 from robust_jax import load, models, weights
-from robust_jax.weights import files, loading
 from robust_jax.zero_shot.head import ZeroShotHead
-
-TINY = {"width": 32, "depth": 2, "num_heads": 2, "mlp_dim": 64, "patch_size": 8}
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    """Names of the zoo for networks that are small enough to test."""
-    for like, name, more in (
-        ("vit_s16", "tiny_vit", {}),
-        ("clip_vit_b16", "tiny_clip", {"projection": 16}),
-    ):
-        row = models.entry(like)
-        monkeypatch.setitem(
-            models.MODELS,
-            name,
-            dataclasses.replace(
-                row, name=name, kwargs={**row.kwargs, **TINY, **more}, input_size=32, resize=32
-            ),
-        )
-
-
-def write(path, name, fmt, num_classes):
-    """A file of random weights; returns the variables in it."""
-    model = models.build(name, num_classes)
-    variables = dict(model.init(jax.random.key(3), model.example_input()))
-    form = weights.formats(models.entry(name))[fmt]
-    if not any(row.path.startswith(loading.HEAD) for row in form.tensors(model)):
-        del variables["params"]["head"]
-    files.write_safetensors(str(path), loading.to_tensors(variables, form, model))
-    return variables
+    tiny_networks.add(monkeypatch)
 
 
 def config(path, **changes):
