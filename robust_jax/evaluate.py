@@ -40,7 +40,8 @@ def evaluate(
       batch_size: images at a time.
 
     Returns:
-      The summary: {"methods": as in a run's summary.json, "images": set -> how many}.
+      The summary: {"methods": as in a run's summary.json, "images": set -> how many,
+      "severities": set -> of its corruptions}.
 
     Raises:
       ValueError: for what does not fit the model or is not there.
@@ -48,8 +49,8 @@ def evaluate(
     from etils import epath
 
     from robust_jax import sharding, writers
-    from robust_jax.corruptions.constants import benchmark_for
     from robust_jax.evals import benchmarks, sets
+    from robust_jax.evals.robustness import IMAGENET_C_SIZE
     from robust_jax.evals.subsets import imagenet_wnids
     from robust_jax.stages import results
 
@@ -64,8 +65,7 @@ def evaluate(
         data_dir=data_dir,
         index_dir=directory / "data",
     )
-    imagenet = evaluated.class_names == imagenet_wnids()
-    imagenet &= benchmark_for(size, size) == "imagenet"
+    imagenet = evaluated.class_names == imagenet_wnids() and size == IMAGENET_C_SIZE
     found: list[sets.ImageSet | sets.FrameSet] = []
     if data is not None:
         images, *more = benchmarks.load(data, **options)
@@ -74,11 +74,11 @@ def evaluate(
                 f"--data is one set of images as they are; got {data!r}; give corrupted images "
                 "and sequences to --sets"
             )
-        imagenet &= images.subset is None
+        imagenet &= images.kind in ("folder", "imagenet2012")  # the others are not ImageNet's own
         found += sets.own_sets(
             images.source,
             images.ops,
-            evaluated.perturbation_ops,
+            "|".join(filter(None, [images.first, evaluated.perturbation_ops])),
             choice,
             size=size,
             subset=images.subset,
@@ -95,8 +95,16 @@ def evaluate(
     )
     rows = results.rows(measured, choice.seed)
     results.write(directory, rows)
-    counts = {one.where["set"]: len(one.labels) for one in measured}
-    summary = {"methods": results.method_summaries(rows, imagenet=imagenet), "images": counts}
+    severities: dict[str, list[int]] = {}
+    for one in sorted(measured, key=lambda one: one.where.get("severity", 0)):
+        known = severities.setdefault(one.where["set"], [])
+        if one.where.get("severity") not in (None, *known):
+            known.append(one.where["severity"])
+    summary = {
+        "methods": results.method_summaries(rows, imagenet=imagenet),
+        "images": {one.where["set"]: len(one.labels) for one in measured},
+        "severities": severities,
+    }
     writers.write_json(directory / "summary.json", summary)
     return summary
 
@@ -167,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_dir=args.data_dir,
         batch_size=args.batch_size,
     )
-    for said in terminal.evaluation(summary, sorted(set(args.severities))):
+    for said in terminal.evaluation(summary):
         print(f"\n{said}")
     print(f"\nevery measurement with its interval: {args.out}/results.jsonl")
     return 0

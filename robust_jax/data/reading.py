@@ -42,13 +42,18 @@ def _read(source: Source, record: int) -> Read:
         try:
             image = decode_image(image)
         except ValueError as error:
-            raise ValueError(f"record {record} of source {source.name!r}: {error}") from error
+            raise ValueError(f"{_name(source, record)}: {error}") from error
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(
-            f"record {record} of source {source.name!r} is not an image; got "
+            f"{_name(source, record)} is not an image; got "
             f"{image.dtype}{list(image.shape)}; give uint8[h, w, 3]"
         )
     return image.tobytes(), image.shape
+
+
+def _name(source: Source, record: int) -> str:
+    file = f" ({source.files[record]})" if source.files else ""
+    return f"record {record}{file} of source {source.name!r}"
 
 
 def to_pixels(data: tf.Tensor, shape: tf.Tensor, encoded: bool) -> tf.Tensor:

@@ -6,6 +6,7 @@ Imports no TensorFlow; TFDS is imported when a TFDS source is loaded.
 import dataclasses
 import difflib
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -91,6 +92,12 @@ def fingerprint(*parts: Any) -> str:
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()
+
+
+def file_mark(path: str | os.PathLike[str]) -> tuple[str, int, int]:
+    """Returns what tells a local file from other versions of it: place, bytes, time of change."""
+    found = os.stat(path)
+    return os.path.realpath(path), found.st_size, found.st_mtime_ns
 
 
 def from_arrays(

@@ -4,6 +4,7 @@ NAME is what the set is called in reports, to tell two of a kind apart. For `tfd
 NAME[/CONFIG][:SPLIT] of TensorFlow Datasets. docs/benchmarks.md lists the kinds.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,4 +107,6 @@ def load(
         data_dir=data_dir,
         index_dir=epath.Path(index_dir) if index_dir else None,
     )
-    return list(KINDS[kind](request))
+    # The sets of TFDS go by their own names, which are those of the kinds where there is one.
+    called = path.partition(":")[0].partition("/")[0] if kind == "tfds" else kind
+    return [dataclasses.replace(one, kind=called) for one in KINDS[kind](request)]

@@ -44,8 +44,7 @@ class EvalSet:
         """The records that are evaluated."""
         if self.max_images is None or self.max_images >= len(self.source):
             return self.source
-        order = np.random.default_rng(0).permutation(len(self.source))[: self.max_images]
-        return self.source.subset(np.sort(order))
+        return self.source.subset(some(len(self.source), self.max_images))
 
     @property
     def labels(self) -> np.ndarray:
@@ -68,6 +67,11 @@ class EvalSet:
         if sum(len(ids) for _, ids in passed) == len(self.records):
             self._kept.clear()
             self._kept[batch_size] = passed
+
+
+def some(count: int, most: int | None) -> np.ndarray:
+    """Returns the numbers, in order, of at most so many of `count`: the first of a fixed order."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+IMAGENET_C_SIZE = 224  # side of its images, and of ImageNet-P's
 # AlexNet's error on ImageNet-C, averaged over the five severities, and on clean ImageNet: the
 # values of the authors' evaluation code (github.com/hendrycks/robustness, per severity in its
 # issue 10).
@@ -83,19 +84,14 @@ def relative_mce(errors: Mapping[str, Sequence[float]], clean_error: float) -> f
     return float(np.mean(ratios))
 
 
-def flip_probability(predictions: Sequence[ArrayLike], noise: bool = False) -> float:
-    """Mean over sequences of the fraction of frames whose prediction flips.
+def flip_rates(predictions: Sequence[ArrayLike], noise: bool = False) -> list[float]:
+    """The fraction of each sequence's frames whose prediction flips; its mean is FP of ImageNet-P.
 
     Args:
       predictions: one int[f] per sequence, f at least 2; lengths may differ.
       noise: frames of a noise sequence are independent draws, not steps, and are compared with
         frame 1 (the clean image) instead of the frame before.
     """
-    return float(np.mean(flip_rates(predictions, noise)))
-
-
-def flip_rates(predictions: Sequence[ArrayLike], noise: bool = False) -> list[float]:
-    """The fraction of each sequence's frames whose prediction flips; see `flip_probability`."""
     sequences = [np.asarray(frames) for frames in predictions]
     _check_frames([frames.shape for frames in sequences], ndim=1)
     return [
@@ -122,7 +118,7 @@ def top5_distances(top5: Sequence[ArrayLike], noise: bool = False) -> list[float
 
     Args:
       top5: one int[f, 5] per sequence, f at least 2: the classes, best first.
-      noise: as in `flip_probability`.
+      noise: as in `flip_rates`.
 
     Returns:
       One distance in [0, 15] per sequence.

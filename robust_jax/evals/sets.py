@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from robust_jax import writers
+from robust_jax import sharding, writers
 from robust_jax.data.sources import Source, fingerprint
 from robust_jax.evals import classification, corruption, perturbation
 from robust_jax.evals.classification import EvalSet, Function, Outputs
@@ -47,12 +47,14 @@ class ImageSet:
       images: after the evaluation ops.
       corrupt: (name, severity, seed, jpeg85) of `corruption.transform`, or None.
       subset: of the classes that may be answered; the labels count in it.
+      kind: of a stored benchmark.
     """
 
     where: Where
     images: EvalSet
     corrupt: tuple[str, int, int, bool] | None = None
     subset: Subset | None = None
+    kind: str = ""
 
     @property
     def labels(self) -> np.ndarray:
@@ -67,9 +69,11 @@ class ImageSet:
     def outputs(self, function: Function, arrays: Any, batch_size: int, mesh: Mesh) -> Outputs:
         """Applies a function to every image."""
         transform = corruption.transform(*self.corrupt) if self.corrupt else None
-        return classification.evaluate(
+        found = classification.evaluate(
             function, arrays, self.images, batch_size=batch_size, mesh=mesh, transform=transform
         )
+        # Only of frames it matters how all of the best answers move.
+        return {key: values for key, values in found.items() if not key.endswith("/top5")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +85,7 @@ class FrameSet:
       labels: int32[n].
       frames: batch size -> the sequences.
       content: what determines the frames.
-      subset: as in `ImageSet`.
+      subset, kind: as in `ImageSet`.
     """
 
     where: Where
@@ -89,6 +93,7 @@ class FrameSet:
     frames: Callable[[int], perturbation.Frames]
     content: tuple[Any, ...]
     subset: Subset | None = None
+    kind: str = ""
 
     def outputs(self, function: Function, arrays: Any, batch_size: int, mesh: Mesh) -> Outputs:
         """Applies a function to every frame."""
@@ -104,25 +109,29 @@ class Measured:
       where: which set: "set" and, where it has them, "corruption" and "severity" or "perturbation".
       outputs: METHOD/X -> an array with a row for each image, or for each sequence.
       labels: int[n], the true labels.
+      kind: of a stored benchmark, or "".
     """
 
     where: Where
     outputs: Outputs
     labels: np.ndarray
+    kind: str = ""
 
 
 def stored_sets(
     stored: Sequence[StoredImages | StoredFrames], choice: Choice
 ) -> list[ImageSet | FrameSet]:
-    """Returns sets of `benchmarks.load` as they are evaluated; sequences are all taken."""
+    """Returns sets of `benchmarks.load` as they are evaluated."""
     found: list[ImageSet | FrameSet] = []
     for one in stored:
         if isinstance(one, StoredFrames):
-            found.append(FrameSet(one.where, one.labels, one.batches, (one.fingerprint,)))
+            some = one.subset(classification.some(len(one), choice.max_images))
+            content = (some.fingerprint,)
+            found.append(FrameSet(one.where, some.labels, some.batches, content, kind=one.kind))
         else:
             images = EvalSet(one.source, one.ops, choice.max_images, keep=False)
             corrupt = (*one.corrupt, choice.seed, choice.jpeg85) if one.corrupt else None
-            found.append(ImageSet(one.where, images, corrupt, one.subset))
+            found.append(ImageSet(one.where, images, corrupt, one.subset, one.kind))
     return found
 
 
@@ -186,7 +195,7 @@ def measure(
       batch_size: images at a time.
       mesh: the devices.
     """
-    function_of = functools.cache(function_of)
+    function_of, arrays = functools.cache(function_of), sharding.replicate(arrays, mesh)
     found = []
     with writers.Progress("evaluate", len(sets), unit="set") as progress:
         for one in sets:
@@ -198,7 +207,7 @@ def measure(
                 outputs = one.outputs(function_of(one.subset), arrays, batch_size, mesh)
                 # Each file is written whole, so one that exists is finished.
                 writers.write_arrays(path, {**outputs, "fingerprint": np.asarray(content)})
-            found.append(Measured(one.where, outputs, one.labels))
+            found.append(Measured(one.where, outputs, one.labels, one.kind))
             progress.advance()
     return found
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from robust_jax.corruptions import sequences
 from robust_jax.data import folder
-from robust_jax.data.sources import fingerprint
+from robust_jax.data.sources import file_mark, fingerprint
 from robust_jax.data.stored import class_folders, npy, videos
 from robust_jax.evals import class_names, perturbation, subsets
 from robust_jax.evals.stored_sets import Request, StoredFrames
@@ -44,16 +43,8 @@ def _files(request: Request, wanted: Sequence[str] | None) -> list[StoredFrames]
             f"resize({request.size})",
             request.size,
         )
-        content = [(f"{file.parent.name}/{file.name}", file.stat().length) for file in files]
-        sets.append(
-            StoredFrames(
-                request.where(perturbation=name),
-                labels,
-                read,
-                fingerprint("frames", name, content, request.size),
-                sequences.is_noise(name),
-            )
-        )
+        mark = fingerprint("frames", list(map(file_mark, files)), request.size)
+        sets.append(StoredFrames(request.where(perturbation=name), labels, read, mark))
     return sets
 
 
@@ -79,10 +70,10 @@ def cifar10_p(request: Request) -> list[StoredFrames]:
         count, read = npy.sequences(root, name)
         describe = functools.partial("sequence {1} of {0}.npy".format, root / name)
         checked = videos.checked(read, describe, request.eval_ops, request.size)
-        mark = fingerprint("frames", name, count, checked(0), request.eval_ops, request.size)
+        mark = fingerprint("frames", npy.mark(root, name), request.eval_ops, request.size)
         labels = np.zeros(count, np.int32)  # it comes without
         where = request.where(perturbation=name)
-        sets.append(StoredFrames(where, labels, checked, mark, sequences.is_noise(name)))
+        sets.append(StoredFrames(where, labels, checked, mark))
     return sets
 
 

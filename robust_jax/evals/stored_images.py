@@ -92,8 +92,9 @@ def of_subset(request: Request, subset: Subset, *, others: bool = False) -> list
 def objectnet(request: Request) -> list[StoredImages]:
     """ObjectNet: PATH/CLASS/*, without the border of the pictures."""
     (found,) = of_subset(request, subsets.objectnet(), others=True)
-    ops = "|".join(filter(None, ["decode", f"crop_border({_BORDER})", request.eval_ops]))
-    return [StoredImages(found.where, found.source, ops, found.subset)]
+    first = f"decode|crop_border({_BORDER})"
+    ops = "|".join(filter(None, [first, request.eval_ops]))
+    return [StoredImages(found.where, found.source, ops, found.subset, first=first)]
 
 
 def objectnet_c(request: Request) -> list[StoredImages]:

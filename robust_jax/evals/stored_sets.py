@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from etils import epath
 
-from robust_jax.data.sources import Source
+from robust_jax.data.sources import Source, fingerprint
 from robust_jax.evals import corruption
 from robust_jax.evals.subsets import Subset
 
@@ -31,6 +31,8 @@ class StoredImages:
       subset: of the classes that may be answered.
       corrupt: (corruption, severity) to apply after the ops; None where the images are stored as
         they are to be seen.
+      first: ops that come before all others, those of sequences too.
+      kind: which benchmark it is, whatever it is called; see `benchmarks`.
     """
 
     where: Where
@@ -38,6 +40,8 @@ class StoredImages:
     ops: str
     subset: Subset | None = None
     corrupt: tuple[str, int] | None = None
+    first: str = ""
+    kind: str = ""
     unit: ClassVar = "image"
 
     def __len__(self) -> int:
@@ -53,18 +57,27 @@ class StoredFrames:
       labels: i32[n], of the classifier's classes; zeros where the benchmark has none.
       read: number -> frames u8[f, h, w, 3] of the model's size; called from several threads.
       fingerprint: hash of what determines the frames.
-      noise: frames are independent draws, each to be compared with frame 1.
+      kind: as in `StoredImages`.
     """
 
     where: Where
     labels: np.ndarray
     read: Callable[[int], np.ndarray]
     fingerprint: str
-    noise: bool
+    kind: str = ""
     unit: ClassVar = "sequence"
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def subset(self, numbers: np.ndarray) -> "StoredFrames":
+        """Returns some of the sequences."""
+        return dataclasses.replace(
+            self,
+            labels=self.labels[numbers],
+            read=lambda i: self.read(int(numbers[i])),
+            fingerprint=fingerprint(self.fingerprint, numbers),
+        )
 
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (frames u8[b, f, h, w, 3], labels i32[b]) in order, b at most 32."""

@@ -176,6 +176,7 @@ def predict(
     config: SelectionConfig,
     calibration: "Calibration | None" = None,
     z: jax.Array | None = None,
+    restrict: Callable[[jax.Array], jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
     """Chooses a head for every example and answers with its mean probabilities.
 
@@ -184,10 +185,12 @@ def predict(
       config: the options; static under jit.
       calibration: temperatures, threshold and gate fitted for `config`; None is 1 and 0.
       z: [b, ..., d] boundary activation; only the gate reads it.
+      restrict: logits [..., k] -> [..., m] of the classes that may be answered. All k choose the
+        head, for which the calibration was fitted.
 
     Returns:
-      label int32[b], probs f32[b, k] and head int32[b] of the chosen head; uncertainty f32[h, b],
-      kl f32[c, b] and routing_score f32[b] as in `scores`.
+      label int32[b], probs f32[b, k or m] and head int32[b] of the chosen head; uncertainty
+      f32[h, b], kl f32[c, b] and routing_score f32[b] as in `scores`.
     """
     threshold: jax.typing.ArrayLike = 0.0
     if calibration is not None:
@@ -214,7 +217,8 @@ def predict(
     else:
         candidate_scores = _combine(logits, uncertainty, kl_to_reference, config)
     head = select(candidate_scores, threshold)
-    chosen = jnp.take_along_axis(jnp.mean(probs, axis=1), head[None, :, None], axis=0)[0]
+    answers = probs if restrict is None else jax.nn.softmax(restrict(logits), axis=-1)
+    chosen = jnp.take_along_axis(jnp.mean(answers, axis=1), head[None, :, None], axis=0)[0]
     return {
         "label": jnp.argmax(chosen, axis=-1).astype(jnp.int32),
         "probs": chosen,

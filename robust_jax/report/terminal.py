@@ -34,19 +34,21 @@ def benchmarks(summary: Mapping[str, Any]) -> str:
     return _with_columns(["benchmark", "method"], names, present(TEST_SET_COLUMNS, rows), rows)
 
 
-def evaluation(summary: Mapping[str, Any], severities: Sequence[int]) -> list[str]:
+def evaluation(summary: Mapping[str, Any]) -> list[str]:
     """Every table of an evaluation: the methods, the benchmarks, and each corruption of a method.
 
-    Args: summary: with "methods" and "images"; severities: of the corruptions.
+    Args: summary: of `robust_jax.evaluate`.
     """
     counts = [f"{name} {count:,}" for name, count in summary["images"].items()]
     found = [f"images: {', '.join(counts)}"]
     found += [methods(summary, all_columns=True), benchmarks(summary)]
     for row in method_table(summary):
-        sets = {"": row, **row.get("benchmarks", {})}
+        sets = {"corruption": row, **row.get("benchmarks", {})}
         for name, entry in sets.items():
             if "accuracy_by_corruption" in entry:
-                title = " ".join(filter(None, (row["label"], name, "accuracy %")))
+                own = name == "corruption"
+                title = f"{row['label']} {'' if own else name + ' '}accuracy %"
+                severities = summary["severities"][name]
                 table = corruptions(entry["accuracy_by_corruption"], severities)
                 found.append(f"{title}\n{table}")
     return [table for table in found if table]

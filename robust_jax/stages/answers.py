@@ -88,18 +88,19 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
             (logits[name],) = one.tail(frozen, arrays["tuned"][name], z).values()
         probs = {name: jax.nn.softmax(restrict(said)) for name, said in logits.items()}
         samples = {
-            name: restrict(sample(frozen, tuned, z))
+            name: sample(frozen, tuned, z)
             for name, tuned in arrays["tuned"].items()
             if name not in single
         }
         out: dict[str, jax.Array] = {}
         for method in routed:
             said, fitted = samples[ROUTED[method][0]], arrays["calibration"].get(method)
-            chosen = predict(said, routing.selection_config(networks, method), fitted, z)
+            config = routing.selection_config(networks, method)
+            chosen = predict(said, config, fitted, z, restrict)
             probs[method] = chosen["probs"]
             out |= {f"{method}/{key}": chosen[key] for key in ("head", "routing_score")}
         for name, said in samples.items():
-            means = jax.nn.softmax(said).mean(1)
+            means = jax.nn.softmax(restrict(said)).mean(1)
             out |= {f"{name}/{h}_label": m.argmax(-1) for h, m in zip(HEADS, means, strict=True)}
         return out | _summaries(probs, labels)
 

@@ -8,7 +8,7 @@ from etils import epath
 
 from robust_jax import config as config_lib
 from robust_jax import stages, writers
-from robust_jax.corruptions.constants import benchmark_for
+from robust_jax.evals.robustness import IMAGENET_C_SIZE
 from robust_jax.evals.subsets import imagenet_wnids
 from robust_jax.method.selection import HEADS
 from robust_jax.report import page, terminal
@@ -38,7 +38,7 @@ def run(context: Context) -> None:
     lines = (context.workdir / "results.jsonl").read_text().splitlines()
     measured = [json.loads(line) for line in lines]
     wnids = context.class_names == imagenet_wnids()
-    imagenet = wnids and benchmark_for(context.image_size, context.image_size) == "imagenet"
+    imagenet = wnids and context.image_size == IMAGENET_C_SIZE
     methods = results.method_summaries(measured, imagenet=imagenet)
     for method, entry in methods.items():
         entry |= costs(context, method)

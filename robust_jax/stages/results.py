@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from robust_jax import writers
+from robust_jax.corruptions import EXTRA_CORRUPTIONS
 from robust_jax.corruptions.sequences import is_noise
 from robust_jax.evals import metrics, robustness
 from robust_jax.evals.classification import Outputs
@@ -20,19 +21,15 @@ Row = dict[str, Any]
 def rows(measured: Iterable[Measured], seed: int) -> list[Row]:
     """Returns one row for each measurement: its method, metric, set, value, interval and n."""
     out: list[Row] = []
-    scores: dict[tuple[str, str], list[np.ndarray]] = {}
+    measured = list(measured)
     for one in measured:
-        where, outputs = one.where, one.outputs
-        found = _flips(where, outputs) if "perturbation" in where else _answers(one)
+        where = {**one.where, "kind": one.kind} if one.kind else one.where
+        found = _flips(where, one.outputs) if "perturbation" in where else _answers(one)
         out += [
             {"method": method, "metric": metric, **where, **estimate._asdict(), "seed": seed}
             for method, metric, estimate in found
         ]
-        for key, values in outputs.items():
-            method, _, kind = key.partition("/")
-            if kind == "routing_score":
-                scores.setdefault((method, where["set"]), []).append(values)
-    return out + _auroc_rows(scores, seed)
+    return out + _auroc_rows(measured, seed)
 
 
 def write(directory: epath.Path, rows: Iterable[Row]) -> None:
@@ -42,8 +39,7 @@ def write(directory: epath.Path, rows: Iterable[Row]) -> None:
 
 
 def _answers(one: Measured) -> Iterator[tuple[str, str, metrics.Estimate]]:
-    outputs, labels = one.outputs, one.labels
-    domain = "clean" if one.where["set"] == "clean" else "shift"
+    outputs, labels, domain = one.outputs, one.labels, _domain(one)
     for key, values in outputs.items():
         method, _, kind = key.partition("/")
         if kind == "label":
@@ -54,7 +50,7 @@ def _answers(one: Measured) -> Iterator[tuple[str, str, metrics.Estimate]]:
             yield method, "aurc", metrics.aurc(-values, correct)
         elif kind in ("nll", "brier"):
             yield method, kind, metrics.mean(values)
-        elif kind == "head":
+        elif kind == "head" and domain:
             yield method, "f_correct", metrics.f_correct(values, domain)
         elif kind.endswith("_label"):
             head = kind.removesuffix("_label")
@@ -73,22 +69,50 @@ def _flips(where: Row, outputs: Outputs) -> Iterator[tuple[str, str, metrics.Est
             yield method, "top5_distance", metrics.mean(distances)
 
 
-def _auroc_rows(scores: dict[tuple[str, str], list[np.ndarray]], seed: int) -> list[Row]:
+def _domain(one: Measured) -> str | None:
+    """Which head is meant for a set; None where nobody can tell."""
+    if one.where["set"] == "clean" or one.kind in _CLEAN_KINDS:
+        return "clean"
+    shifted = not one.kind or "corruption" in one.where or one.kind in _SHIFTED_KINDS
+    return "shift" if shifted else None
+
+
+def _auroc_rows(measured: list[Measured], seed: int) -> list[Row]:
     """How well the routing score tells each kind of shifted images from the clean ones."""
+    clean = next((one for one in measured if one.where["set"] == "clean"), None)
+    if clean is None:
+        return []
+    sets: dict[str, list[Measured]] = {}
+    for one in measured:
+        if _domain(one) == "shift":
+            sets.setdefault(one.where["set"], []).append(one)
     out = []
-    for (method, name), shifted in scores.items():
-        clean = scores.get((method, "clean"))
-        if name != "clean" and clean:
-            area = metrics.auroc(clean[0], np.concatenate(shifted))
+    for key in (key for key in clean.outputs if key.endswith("/routing_score")):
+        negatives = clean.outputs[key]
+        for name, ones in sets.items():
+            main = _main([one.where | {"one": one} for one in ones])
+            shifted = [row["one"].outputs[key] for row in main if key in row["one"].outputs]
+            if not shifted:
+                continue
+            area = metrics.auroc(negatives, np.concatenate(shifted))
             # Corrupted copies of an image are one case, so the copies do not narrow the interval.
             count = max(map(len, shifted))
-            low, high = metrics.auroc_interval(area, len(clean[0]), count)
-            where = {"method": method, "metric": "routing_auroc", "set": name}
-            value = {"value": area, "low": low, "high": high, "n": len(clean[0]), "seed": seed}
+            low, high = metrics.auroc_interval(area, len(negatives), count)
+            where = {"method": key.partition("/")[0], "metric": "routing_auroc", "set": name}
+            value = {"value": area, "low": low, "high": high, "n": len(negatives), "seed": seed}
             out.append({**where, **value})
     return out
 
 
+def _main(rows: list[Row]) -> list[Row]:
+    """Leaves out the corruptions for validation, where there are others."""
+    main = [row for row in rows if row.get("corruption") not in EXTRA_CORRUPTIONS]
+    return main or rows
+
+
+# Benchmarks of images as the classifier has learned them, and of others; see `benchmarks`.
+_CLEAN_KINDS = ("imagenet_200_a", "imagenet_200_r")
+_SHIFTED_KINDS = ("imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r", "objectnet")
 # Sets whose corrupted images are those of ImageNet-C, with AlexNet's errors as a measure.
 _IMAGENET_C = ("imagenet_c", "imagenet2012_corrupted")
 _CLEAN_METRICS = ("nll", "ece", "brier", "aurc")
@@ -121,27 +145,29 @@ def _method(measured: list[Row], imagenet: bool) -> dict[str, Any]:
     out |= _perturbed(own["perturbation"], imagenet)
     if "f_correct" in clean:
         out["f_correct_clean"] = clean["f_correct"]
-    if shifted := _values(own["corruption"], "f_correct"):
+    if shifted := _routed(own["corruption"]):
         out["f_correct_shift"] = float(np.mean(shifted))
     if auroc := _values(own["corruption"], "routing_auroc"):
         out["routing_auroc"] = auroc[0]
     read = dict.fromkeys(r["set"] for r in measured if r["set"] not in OWN_SETS)
     sets = {name: [r for r in measured if r["set"] == name] for name in read}
+    ours = clean_accuracy if imagenet else None  # ImageNet-C's clean counterpart
     if sets:
-        out["benchmarks"] = {name: _benchmark(name, r, clean_accuracy) for name, r in sets.items()}
+        out["benchmarks"] = {name: _benchmark(r, ours) for name, r in sets.items()}
     return out
 
 
-def _benchmark(name: str, measured: list[Row], clean_accuracy: float | None) -> dict[str, Any]:
+def _benchmark(measured: list[Row], clean_accuracy: float | None) -> dict[str, Any]:
+    kind = next((row["kind"] for row in measured if "kind" in row), "")
     plain = [r for r in measured if "corruption" not in r and "perturbation" not in r]
     corrupted = [r for r in measured if "corruption" in r]
     out: dict[str, Any] = {
         row["metric"]: row["value"] for row in plain if not row["metric"].startswith("accuracy_")
     }
-    out |= _corrupted(corrupted, name in _IMAGENET_C, clean_accuracy)
-    if routed := _values(corrupted, "f_correct"):
+    out |= _corrupted(corrupted, kind in _IMAGENET_C, clean_accuracy)
+    if routed := _routed(corrupted):
         out["f_correct"] = float(np.mean(routed))
-    return out | _perturbed([r for r in measured if "perturbation" in r], name == "imagenet_p")
+    return out | _perturbed([r for r in measured if "perturbation" in r], kind == "imagenet_p")
 
 
 def _corrupted(measured: list[Row], imagenet: bool, clean_accuracy: float | None) -> dict[str, Any]:
@@ -171,7 +197,9 @@ def _perturbed(measured: list[Row], imagenet: bool) -> dict[str, Any]:
     out: dict[str, Any] = {}
     flips = {r["perturbation"]: r["value"] for r in measured if r["metric"] == "flip_probability"}
     alexnet = robustness.ALEXNET_FLIP_PROBABILITY
-    ten = alexnet.keys() if "snow" in flips else alexnet.keys() | {"spatter"}  # as CIFAR-P counts
+    ten = set(alexnet)
+    if (cifar := ten - {"snow"} | {"spatter"}) <= flips.keys() and "snow" not in flips:
+        ten = cifar  # as CIFAR-P counts
     counted = [name for name in flips if name in ten] or list(flips)
     if counted:
         out["mean_flip_probability"] = float(np.mean([flips[name] for name in counted]))
@@ -181,6 +209,11 @@ def _perturbed(measured: list[Row], imagenet: bool) -> dict[str, Any]:
     if far:
         out["mean_top5_distance"] = float(np.mean([far[name] for name in counted]))
     return out
+
+
+def _routed(measured: list[Row]) -> list[float]:
+    routed = _main([row for row in measured if row["metric"] == "f_correct"])
+    return [row["value"] for row in routed]
 
 
 def _values(measured: list[Row], metric: str) -> list[float]:

@@ -35,9 +35,10 @@ def test_mfr_is_a_mean_of_ratios():
 
 
 def test_flip_probability_golden():
-    assert robustness.flip_probability(SEQUENCES) == pytest.approx(0.416667, abs=1e-6)
-    assert robustness.flip_probability(SEQUENCES, noise=True) == pytest.approx(1 / 3)
-    assert robustness.flip_probability([[0, 1], [2, 2, 2]]) == 0.5
+    rates = robustness.flip_rates(SEQUENCES)
+    assert np.mean(rates) == pytest.approx(0.416667, abs=1e-6)
+    assert np.mean(robustness.flip_rates(SEQUENCES, noise=True)) == pytest.approx(1 / 3)
+    assert robustness.flip_rates([[0, 1], [2, 2, 2]]) == [1, 0]
 
 
 def logits_of(order):
@@ -97,8 +98,8 @@ def test_top5_distance_equals_a_loop_over_ranks(noise):
         (lambda: robustness.mean_corruption_error({"fog": [30.0] * 5}), r"errors in \[0, 1\]"),
         (lambda: robustness.mean_corruption_error({}), "no corruption was evaluated"),
         (lambda: robustness.mfr({"tilt": 0.1}), "mFR is defined on exactly 10 names"),
-        (lambda: robustness.flip_probability([]), "no sequence was evaluated"),
-        (lambda: robustness.flip_probability([[1]]), r"\[f\], f >= 2; got shape \(1,\)"),
+        (lambda: robustness.flip_rates([]), "no sequence was evaluated"),
+        (lambda: robustness.flip_rates([[1]]), r"\[f\], f >= 2; got shape \(1,\)"),
         (lambda: robustness.top5_distances([np.ones((3, 4))]), r"f >= 2; got shape \(3, 4\)"),
     ],
 )

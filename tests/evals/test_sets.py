@@ -105,6 +105,16 @@ def test_what_changed_is_evaluated_again(changes, version, seen, tmp_path):
     assert model.seen == seen
 
 
+def test_what_is_stored_of_images_and_frames(tmp_path):
+    def function(arrays, batch):
+        count = len(batch["image"])
+        return {"one/label": batch["label"], "one/top5": np.zeros((count, 5), np.int32)}
+
+    clean, *_, tilt = measure(own_sets(), lambda subset: function, tmp_path)
+    assert set(clean.outputs) == {"one/label"}  # of frames it matters how the best answers move
+    assert set(tilt.outputs) == {"one/label", "one/top5"}
+
+
 def test_a_function_is_built_once_for_each_subset(tmp_path):
     class Half:
         name = "half"

@@ -211,6 +211,22 @@ def test_answers_do_not_depend_on_batch_or_sharding():
     np.testing.assert_allclose(whole["probs"], sharded["probs"], atol=1e-5)
 
 
+def test_a_restriction_changes_the_answer_and_not_the_head():
+    logits = random_logits()
+    config = selection.SelectionConfig()
+    table = np.array([[4, 4], [0, 2]])
+    whole = selection.predict(logits, config)
+    few = selection.predict(logits, config, restrict=lambda x: x[..., table].max(-1))
+    for key in ("head", "routing_score", "uncertainty", "kl"):
+        np.testing.assert_array_equal(whole[key], few[key])
+    x = np.asarray(logits, np.float64)
+    x = np.stack([x[..., 4], np.maximum(x[..., 0], x[..., 2])], -1)
+    probs = (np.exp(x) / np.exp(x).sum(-1, keepdims=True)).mean(1)
+    expected = probs[np.asarray(few["head"]), np.arange(probs.shape[1])]
+    np.testing.assert_allclose(few["probs"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(few["label"], expected.argmax(-1))
+
+
 def test_promised_errors():
     with pytest.raises(ValueError, match=r"uncertainty; got 'entropy'; choose from mutual_info"):
         SelectionConfig(uncertainty="entropy")

@@ -32,7 +32,7 @@ def test_all_columns_that_some_method_has():
 def test_an_evaluation_says_how_many_images():
     methods = {"ours": {"clean_accuracy": 0.5, "accuracy_by_corruption": {"fog": [0.5]}}}
     summary = {"methods": methods, "images": {"clean": 2000, "imagenet_a": 7500}}
-    first, table, fog = terminal.evaluation(summary, (3,))
+    first, table, fog = terminal.evaluation(summary | {"severities": {"corruption": [3]}})
     assert first == "images: clean 2,000, imagenet_a 7,500"
     assert table.endswith("50.0") and fog.startswith("ours accuracy %")
 

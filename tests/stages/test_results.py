@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from robust_jax.evals.robustness import ALEXNET_ERROR, ALEXNET_FLIP_PROBABILITY
+from robust_jax.evals.robustness import (
+    ALEXNET_CLEAN_ERROR,
+    ALEXNET_ERROR,
+    ALEXNET_FLIP_PROBABILITY,
+)
 from robust_jax.evals.sets import Measured
 from robust_jax.stages import results
 
@@ -23,13 +27,13 @@ FOG = {
 ALONG = np.array([[0, 1, 1, 0, 0], [2, 2, 2, 2, 2], [3, 4, 5, 3, 3]])
 
 
-def plain(outputs, name="clean"):
-    return Measured({"set": name}, outputs, LABELS)
+def plain(outputs, name="clean", kind=""):
+    return Measured({"set": name}, outputs, LABELS, kind)
 
 
-def corrupted(outputs, severity, corruption="fog", name="corruption"):
+def corrupted(outputs, severity, corruption="fog", name="corruption", kind=""):
     where = {"set": name, "corruption": corruption, "severity": severity}
-    return Measured(where, outputs, LABELS)
+    return Measured(where, outputs, LABELS, kind)
 
 
 def flipping(outputs, perturbation, name="perturbation"):
@@ -159,25 +163,57 @@ def test_mfr_and_top5_distance():
 
 def test_benchmarks_stand_apart_from_the_own_sets():
     fifteen = [
-        corrupted(wrong(0.5), severity, name, "imagenet_c")
+        corrupted(wrong(0.5), severity, name, "mine", "imagenet_c")
         for name in ALEXNET_ERROR
         for severity in range(1, 6)
     ]
-    found = summary_of(
-        plain(CLEAN),
-        corrupted(FOG, 1),
-        plain(FOG, "imagenet_a"),
-        *fifteen,
-        corrupted(FOG, 2, name="objectnet_c"),
-    )
+    read = [plain(FOG, "hard", "imagenet_a"), *fifteen]
+    read += [corrupted(FOG, 2, name="imagenet_c", kind="folder_c")]
+    found = summary_of(plain(CLEAN), corrupted(FOG, 1), *read)
     ours, original = found["ours"], found["original"]
     assert ours["corrupted_accuracy"] == 0.5 and ours["f_correct_shift"] == 0.75
     read = ours["benchmarks"]
-    assert read["imagenet_a"]["accuracy"] == 0.5
-    assert read["imagenet_a"]["f_correct"] == 0.75
-    assert read["objectnet_c"]["corrupted_accuracy"] == 0.5
+    assert read["hard"]["accuracy"] == 0.5
+    assert read["hard"]["f_correct"] == 0.75
+    assert read["imagenet_c"]["corrupted_accuracy"] == 0.5
     pairs = np.sign(FOG["ours/routing_score"][None] - CLEAN["ours/routing_score"][:, None])
-    assert read["imagenet_a"]["routing_auroc"] == pytest.approx((pairs + 1).mean() / 2)
-    stored = original["benchmarks"]["imagenet_c"]
+    assert read["hard"]["routing_auroc"] == pytest.approx((pairs + 1).mean() / 2)
+    # The kind says which benchmark it is, not what it is called.
+    stored = original["benchmarks"]["mine"]
     assert stored["mce"] == pytest.approx(np.mean([0.5 / e for e in ALEXNET_ERROR.values()]))
-    assert "mce" not in original and "mce" not in read["objectnet_c"]
+    assert "mce" not in original and "mce" not in read["imagenet_c"]
+    assert "relative_mce" not in stored  # the clean images are not known to be ImageNet's
+    whole = summary_of(plain(wrong(0.25)), *fifteen, imagenet=True)["original"]["benchmarks"]
+    relative = [0.25 / (e - ALEXNET_CLEAN_ERROR) for e in ALEXNET_ERROR.values()]
+    assert whole["mine"]["relative_mce"] == pytest.approx(np.mean(relative))
+
+
+@pytest.mark.parametrize(
+    ("kind", "routed"),
+    [("imagenet_200_a", 0.25), ("imagenet_r", 0.75), ("folder", None), ("imagenet2012", None)],
+)
+def test_which_head_is_meant_depends_on_the_benchmark(kind, routed):
+    found = summary_of(plain(CLEAN), plain(FOG, "read", kind))["ours"]["benchmarks"]["read"]
+    assert found.get("f_correct") == routed
+    assert ("routing_auroc" in found) == (kind == "imagenet_r")
+
+
+def test_the_corruptions_for_validation_are_in_no_average():
+    good = {**FOG, "ours/head": np.ones(4, int), "ours/routing_score": np.full(4, 9.0)}
+    extra = corrupted(good, 1, "speckle_noise")
+    one, both = (
+        summary_of(plain(CLEAN), corrupted(FOG, 1), *more)["ours"] for more in ([], [extra])
+    )
+    assert both.pop("accuracy_by_corruption") == {"fog": [0.5], "speckle_noise": [0.5]}
+    del one["accuracy_by_corruption"]
+    assert one == both
+    alone = summary_of(plain(CLEAN), extra)["ours"]
+    assert alone["f_correct_shift"] == 1 and alone["routing_auroc"] == 1
+
+
+def test_spatter_counts_only_in_the_place_of_snow():
+    found = summary_of(
+        flipping({"original/label": ALONG}, "translate"),
+        flipping({"original/label": np.zeros((3, 5), int)}, "spatter"),
+    )["original"]
+    assert found["mean_flip_probability"] == pytest.approx(0.416667, abs=1e-6)

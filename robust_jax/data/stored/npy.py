@@ -11,7 +11,7 @@ from etils import epath
 
 from robust_jax.config import nearest
 from robust_jax.corruptions import SEVERITIES
-from robust_jax.data.sources import Source, fingerprint
+from robust_jax.data.sources import Source, file_mark, fingerprint
 
 _LABELS = "labels"
 
@@ -57,7 +57,7 @@ def corrupted(
         class_names=tuple(class_names),
         labels=known.clip(-1, len(class_names)).astype(np.int32),  # no wrap into the range
         read=lambda i: np.array(part[i]),
-        fingerprint=fingerprint("npy", kind, name, severity, images.shape, known, *class_names),
+        fingerprint=fingerprint("npy", severity, known, *class_names, *mark(root, name)),
     )
 
 
@@ -70,6 +70,11 @@ def sequences(root: epath.Path, name: str) -> tuple[int, Callable[[int], np.ndar
     frames = _load(root, name, "perturbation")
     _check_bytes(frames, root / f"{name}.npy", "n, f, h, w, 3")
     return len(frames), lambda i: np.array(frames[i])
+
+
+def mark(root: epath.Path, name: str) -> tuple[str, int, int]:
+    """Returns what tells one version of NAME.npy from another: place, bytes, time of change."""
+    return file_mark(root / f"{name}.npy")
 
 
 def has(root: epath.Path, name: str) -> bool:

@@ -132,7 +132,9 @@ def test_unreadable_images_are_told(tiny):
     class_folders(tiny / "fog" / "1", NAMES, extension="PNG")
     (tiny / "fog" / "1" / "n01" / "a.JPEG").write_bytes(b"x")
     found, _ = load(f"folder_c:{tiny}", NAMES)
-    with pytest.raises(ValueError, match=r"record \d of source 'folder_c .*fog/1': cannot decode"):
+    with pytest.raises(
+        ValueError, match=r"record \d \(n01/a.JPEG\) of source 'folder_c .*: cannot decode"
+    ):
         batch(found)
 
 
@@ -177,6 +179,7 @@ def test_objectnet(tmp_path, capsys):
     assert clean.source.labels.tolist() == list(range(113))
     assert numbers(clean.source) == list(range(1, 114))
     assert clean.ops == "decode|crop_border(2)|decode|resize(8)"
+    assert clean.first == "decode|crop_border(2)" and clean.kind == "objectnet"
     assert clean.subset is subsets.objectnet()
     assert batch(clean)["image"].shape == (4, 8, 8, 3)
     mild, strong = load(f"objectnet_c:{tmp_path}", WNIDS)

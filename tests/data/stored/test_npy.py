@@ -11,6 +11,7 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 32, 32, 3), np.uint8)  # 4 images, 5 severities
 FRAMES = RNG.integers(0, 256, (3, 6, 32, 32, 3), np.uint8)
 LABELS = np.tile([3, 9, 0, 3], 5)
+KINDS = ("cifar10_c", "cifar10_p")
 SIZE = {"eval_ops": "decode", "size": 32}
 
 
@@ -91,11 +92,29 @@ def test_cifar10_p(arrays, capsys):
     assert tilt.where == {"set": "cifar10_p", "perturbation": "tilt"}
     assert snow.where["perturbation"] == "spatter"
     assert "spatter stands for snow" in capsys.readouterr().out
-    assert (tilt.noise, noise.noise) == (False, True)
+    assert len({tilt.fingerprint, noise.fingerprint, snow.fingerprint}) == 3
     assert len(tilt) == 3 and tilt.fingerprint != snow.fingerprint
     (two, _), (one, labels) = tilt.batches(2)
     np.testing.assert_array_equal(np.concatenate([two, one]), FRAMES)
     assert labels.tolist() == [0]
+
+
+def test_other_files_of_the_same_form_are_other_sets(arrays):
+    wanted = {"perturbations": ("tilt",), **SIZE}
+    (images, _), (tilt,) = (load(f"{k}:{arrays}", CIFAR10, **wanted) for k in KINDS)
+    np.save(arrays / "fog.npy", IMAGES[::-1])
+    np.save(arrays / "tilt.npy", FRAMES[[0, 2, 1]])  # the same first sequence
+    (others, _), (other,) = (load(f"{k}:{arrays}", CIFAR10, **wanted) for k in KINDS)
+    assert images.source.fingerprint != others.source.fingerprint
+    assert tilt.fingerprint != other.fingerprint
+
+
+def test_some_sequences(arrays):
+    (tilt,) = load(f"cifar10_p:{arrays}", CIFAR10, **SIZE, perturbations=("tilt",))
+    some = tilt.subset(np.array([0, 2]))
+    assert len(some) == 2 and some.fingerprint != tilt.fingerprint
+    ((frames, _),) = some.batches(8)
+    np.testing.assert_array_equal(frames, FRAMES[[0, 2]])
 
 
 def test_frames_become_as_large_as_the_model_wants(arrays):

@@ -47,7 +47,7 @@ def test_imagenet_p(tmp_path):
         (tmp_path / "digital" / "tilt" / wnid).mkdir(parents=True)
         (tmp_path / "digital" / "tilt" / wnid / "val_1.mp4").write_bytes(video)
     (tilt,) = load(f"imagenet_p:{tmp_path}", WNIDS, size=32)
-    assert tilt.where == {"set": "imagenet_p", "perturbation": "tilt"} and not tilt.noise
+    assert tilt.where == {"set": "imagenet_p", "perturbation": "tilt"}
     assert tilt.labels.tolist() == list(range(1000))
     frames, labels = next(tilt.batches(40))
     assert frames.shape == (32, 5, 32, 32, 3) and labels.tolist() == list(range(32))
