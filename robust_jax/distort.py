@@ -94,7 +94,7 @@ def write(
             distortions[kind] = _deepaugment(kind, network, section, mesh)
         else:
             distortions[kind] = _noise2net(section["noise2net_max_eps"], mesh)
-    size = -(-BATCH // mesh.size) * mesh.size
+    size = sharding.padded_size(BATCH, mesh)
     took = copies_lib.write(where, source, ops, distortions, seed=seed, batch_size=size)
     return {**facts, "seconds": facts["seconds"] + took}
 

@@ -95,15 +95,14 @@ def evaluate(
     )
     rows = results.rows(measured, choice.seed)
     results.write(directory, rows)
-    severities: dict[str, list[int]] = {}
-    for one in sorted(measured, key=lambda one: one.where.get("severity", 0)):
-        known = severities.setdefault(one.where["set"], [])
-        if one.where.get("severity") not in (None, *known):
-            known.append(one.where["severity"])
+    severities: dict[str, set[int]] = {}
+    for one in measured:
+        if "severity" in one.where:
+            severities.setdefault(one.where["set"], set()).add(one.where["severity"])
     summary = {
         "methods": results.method_summaries(rows, imagenet=imagenet),
         "images": {one.where["set"]: len(one.labels) for one in measured},
-        "severities": severities,
+        "severities": {name: sorted(found) for name, found in severities.items()},
     }
     writers.write_json(directory / "summary.json", summary)
     return summary

@@ -44,6 +44,11 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
+def padded_size(batch_size: int, mesh: Mesh) -> int:
+    """Returns the batch size rounded up to a multiple of the devices."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
 def check_batch_size(batch_size: int, mesh: Mesh, name: str) -> None:
     """Raises a ValueError where a batch cannot be split evenly over the devices."""
     if batch_size % mesh.size:

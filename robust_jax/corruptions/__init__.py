@@ -23,6 +23,7 @@ from robust_jax.corruptions.constants import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
     SEVERITIES,
+    STORED_JPEG_QUALITY,
     constants_for,
 )
 
@@ -33,7 +34,6 @@ _ALL = CORRUPTIONS + EXTRA_CORRUPTIONS
 _STREAMS = {name: number for number, name in enumerate(CORRUPTIONS)} | {
     name: number for number, name in enumerate(EXTRA_CORRUPTIONS, 100)
 }
-_STORED_QUALITY = 85
 
 
 def _gaussian_blur(images: np.ndarray, rngs: Any, sigma: float) -> np.ndarray:
@@ -95,7 +95,7 @@ def corrupt(
         rngs = [np.random.default_rng([*stream, int(i)]) for i in ids[part]]
         corrupted = truncate(_FUNCTIONS[name](images[part], rngs, constants))
         if jpeg85:
-            corrupted = digital.jpeg_compression(corrupted, rngs, _STORED_QUALITY)
+            corrupted = digital.jpeg_compression(corrupted, rngs, STORED_JPEG_QUALITY)
         result[part] = corrupted
 
     in_parts(run, b, height * width)

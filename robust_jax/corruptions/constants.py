@@ -27,6 +27,7 @@ CATEGORY: dict[str, str] = {
     "jpeg_compression": "digital",
 }
 CORRUPTIONS: tuple[str, ...] = tuple(CATEGORY)
+STORED_JPEG_QUALITY = 85  # of the published files of ImageNet-C and Tiny-ImageNet-C
 # Kept for validation by the benchmark: in none of its averages.
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 

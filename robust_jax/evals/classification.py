@@ -94,17 +94,12 @@ def evaluate(
     Returns:
       name -> array with one row for each image; padding rows are gone.
     """
-    padded = padded_size(min(batch_size, len(images.labels)), mesh)
+    padded = sharding.padded_size(min(batch_size, len(images.labels)), mesh)
     found: list[Outputs] = []
     for batch, ids in images.batches(padded):
         changed = batch if transform is None else transform(batch, ids)
         found.append(answer(function, arrays, changed, images.labels[ids], padded, mesh))
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-
-def padded_size(batch_size: int, mesh: Mesh) -> int:
-    """Returns the batch size as a multiple of the devices."""
-    return -(-batch_size // mesh.size) * mesh.size
 
 
 def answer(

@@ -11,7 +11,7 @@ from robust_jax import sharding
 from robust_jax.data.cache import Block, FeatureCache, build
 from robust_jax.data.elements import Elements
 from robust_jax.data.sources import Source
-from robust_jax.evals.classification import Function, padded_size
+from robust_jax.evals.classification import Function
 
 
 def extract(
@@ -50,7 +50,7 @@ def extract(
     from robust_jax.data.pipeline import ordered_batches
 
     elements = Elements(source, ops, {"image": ""}, seed=0)
-    arrays, size = sharding.replicate(arrays, mesh), padded_size(batch_size, mesh)
+    arrays, size = sharding.replicate(arrays, mesh), sharding.padded_size(batch_size, mesh)
 
     def compute(batch: Block) -> Block:
         images = {"image": batch["image"], "label": batch["label"]}

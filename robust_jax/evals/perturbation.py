@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from robust_jax import sharding
 from robust_jax.config import nearest
 from robust_jax.corruptions import sequences
 from robust_jax.evals.answers import FRAME_OUTPUTS
-from robust_jax.evals.classification import EvalSet, Function, Outputs, answer, padded_size
+from robust_jax.evals.classification import EvalSet, Function, Outputs, answer
 
 _IMAGES = 32  # whose sequences are in memory at a time
 
@@ -47,7 +48,7 @@ def evaluate(
     Returns:
       The outputs called METHOD/label, int[n, f], and METHOD/top5, int[n, f, 5].
     """
-    padded = padded_size(batch_size, mesh)
+    padded = sharding.padded_size(batch_size, mesh)
     found: list[Outputs] = []
     for batch, labels in frames:
         flat = batch.reshape(-1, *batch.shape[2:])

@@ -18,12 +18,12 @@ from PIL import Image
 
 from robust_jax import writers
 from robust_jax.corruptions import sequences
+from robust_jax.corruptions.constants import STORED_JPEG_QUALITY
 from robust_jax.data.sources import Source
 from robust_jax.evals import corruption
 from robust_jax.evals.classification import EvalSet
 
 MANIFEST = "manifest.json"
-JPEG_QUALITY = 85  # of ImageNet-C and Tiny-ImageNet-C as published
 # Below the root. Six sequences have the name of a corruption, which is why they lie apart.
 SEQUENCES = "perturbations"
 UNFINISHED = ".unfinished"
@@ -196,5 +196,5 @@ def _save(path: Path, values: np.ndarray) -> None:
     elif path.suffix == ".png":
         Image.fromarray(values).save(buffer, "PNG")
     else:
-        Image.fromarray(values).save(buffer, "JPEG", quality=JPEG_QUALITY)
+        Image.fromarray(values).save(buffer, "JPEG", quality=STORED_JPEG_QUALITY)
     writers.write_bytes(path, buffer.getvalue())

@@ -28,33 +28,32 @@ MAIN_COLUMNS = (
     Column("parameters tuned / total", ("tuned_params", "total_params"), count),
     Column("training s", ("train_seconds",), seconds),
 )
-OTHER_COLUMNS = (
+_ROBUSTNESS = (
     Column("mean corruption error %", ("mean_corruption_error",), percent),
     Column("mCE %", ("mce",), percent),
     Column("relative mCE %", ("relative_mce",), percent),
     Column("mean flip probability %", ("mean_flip_probability",), percent),
     Column("mFR %", ("mfr",), percent),
     Column("mean T5D", ("mean_top5_distance",), "{:.2f}".format),
+)
+_ROUTING = Column("routing AUROC", ("routing_auroc",), "{:.3f}".format)
+OTHER_COLUMNS = (
+    *_ROBUSTNESS,
     Column("NLL clean", ("clean_nll",), "{:.3f}".format),
     Column("ECE % clean", ("clean_ece",), percent),
     Column("Brier clean", ("clean_brier",), "{:.3f}".format),
     Column("AURC % clean", ("clean_aurc",), percent),
-    Column("routing AUROC", ("routing_auroc",), "{:.3f}".format),
+    _ROUTING,
 )
 # Of a benchmark that was read.
-TEST_SET_COLUMNS = (
+BENCHMARK_COLUMNS = (
     Column("accuracy %", ("accuracy",), percent),
     Column("corrupted %", ("corrupted_accuracy",), percent),
-    Column("mean corruption error %", ("mean_corruption_error",), percent),
-    Column("mCE %", ("mce",), percent),
-    Column("relative mCE %", ("relative_mce",), percent),
-    Column("mean flip probability %", ("mean_flip_probability",), percent),
-    Column("mFR %", ("mfr",), percent),
-    Column("mean T5D", ("mean_top5_distance",), "{:.2f}".format),
+    *_ROBUSTNESS,
     Column("NLL", ("nll",), "{:.3f}".format),
     Column("ECE %", ("ece",), percent),
     Column("F_correct %", ("f_correct",), percent),
-    Column("routing AUROC", ("routing_auroc",), "{:.3f}".format),
+    _ROUTING,
 )
 
 CATEGORY_COLUMNS = tuple(Column(f"{name} %", (name,), percent) for name in CATEGORIES)

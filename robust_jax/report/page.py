@@ -193,7 +193,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
         shown = columns.present(columns.CATEGORY_COLUMNS, groups)
         categories = f"<h2>Kinds of corruption</h2>{_metric_table(groups, shown, counts)}"
     if benchmarks := tables.benchmark_table(summary):
-        shown = columns.present(columns.TEST_SET_COLUMNS, benchmarks)
+        shown = columns.present(columns.BENCHMARK_COLUMNS, benchmarks)
         lines = [
             [f"{escape(row['set'])}<br>{escape(row['label'])}", *(c.cell(row) for c in shown)]
             for row in benchmarks

@@ -5,9 +5,9 @@ from typing import Any
 
 from robust_jax.report import percent
 from robust_jax.report.columns import (
+    BENCHMARK_COLUMNS,
     MAIN_COLUMNS,
     OTHER_COLUMNS,
-    TEST_SET_COLUMNS,
     Column,
     present,
 )
@@ -31,7 +31,7 @@ def benchmarks(summary: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     names = [[row["set"], row["label"]] for row in rows]
-    return _with_columns(["benchmark", "method"], names, present(TEST_SET_COLUMNS, rows), rows)
+    return _with_columns(["benchmark", "method"], names, present(BENCHMARK_COLUMNS, rows), rows)
 
 
 def evaluation(summary: Mapping[str, Any]) -> list[str]:
@@ -63,7 +63,7 @@ def corruptions(accuracy: Mapping[str, Sequence[float]], severities: Sequence[in
         [name, *map(percent, values), percent(sum(values) / len(values))]
         for name, values in accuracy.items()
     ]
-    return _aligned([["corruption", *map(str, severities), "mean"], *lines], names=1)
+    return aligned([["corruption", *map(str, severities), "mean"], *lines], names=1)
 
 
 def _with_columns(
@@ -73,10 +73,10 @@ def _with_columns(
         [*name, *(column.cell(row) for column in columns)]
         for name, row in zip(names, rows, strict=True)
     ]
-    return _aligned([[*heads, *(column.heading for column in columns)], *lines], len(heads))
+    return aligned([[*heads, *(column.heading for column in columns)], *lines], len(heads))
 
 
-def _aligned(lines: list[list[str]], names: int) -> str:
+def aligned(lines: list[list[str]], names: int) -> str:
     """Aligns cells; the first so many columns are names."""
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     lines = [lines[0], ["-" * width for width in widths], *lines[1:]]

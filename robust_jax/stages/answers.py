@@ -16,13 +16,7 @@ from robust_jax.stages.networks import STORED, Networks
 from robust_jax.stages.routing import ROUTED
 
 # Networks that are trained whole, beside `original`, and where they lie.
-WHOLE = {
-    "teacher": "teacher",
-    "teacher_clean": "baselines/teacher_clean",
-    "full_finetune": "baselines/full_finetune",
-    "lp_ft": "baselines/lp_ft",
-    "wise_ft": "baselines/wise_ft",
-}
+WHOLE = {path.rpartition("/")[2]: path for path in STORED if path != "pretrain"}
 
 
 def load_arrays(networks: Networks) -> dict[str, Any]:

@@ -78,6 +78,6 @@ def load_benchmarks(context: Context) -> list[StoredImages | StoredFrames]:
 
 
 def _calibration_batches(context: Context) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    size = -(-context.config.evaluate.batch_size // context.mesh.size) * context.mesh.size
+    size = sharding.padded_size(context.config.evaluate.batch_size, context.mesh)
     for batch in ordered_batches(context.calibration_set(), batch_size=size):
         yield batch, int(batch["mask"].sum())

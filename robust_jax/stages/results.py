@@ -1,8 +1,8 @@
 """From per-image answers to rows of results.jsonl, and from rows to summary.json."""
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
@@ -16,6 +16,7 @@ from robust_jax.evals.sets import Measured
 from robust_jax.evals.stored_sets import OWN_SETS
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def rows(measured: Iterable[Measured], seed: int) -> list[Row]:
@@ -90,8 +91,8 @@ def _auroc_rows(measured: list[Measured], seed: int) -> list[Row]:
     for key in (key for key in clean.outputs if key.endswith("/routing_score")):
         negatives = clean.outputs[key]
         for name, ones in sets.items():
-            main = _main([one.where | {"one": one} for one in ones])
-            shifted = [row["one"].outputs[key] for row in main if key in row["one"].outputs]
+            main = _main(ones, lambda one: one.where.get("corruption"))
+            shifted = [one.outputs[key] for one in main if key in one.outputs]
             if not shifted:
                 continue
             area = metrics.auroc(negatives, np.concatenate(shifted))
@@ -104,10 +105,10 @@ def _auroc_rows(measured: list[Measured], seed: int) -> list[Row]:
     return out
 
 
-def _main(rows: list[Row]) -> list[Row]:
-    """Leaves out the corruptions for validation, where there are others."""
-    main = [row for row in rows if row.get("corruption") not in EXTRA_CORRUPTIONS]
-    return main or rows
+def _main(found: Iterable[T], corruption: Callable[[T], str | None]) -> list[T]:
+    """Leaves out what is of the corruptions for validation, where there is anything else."""
+    every = list(found)
+    return [one for one in every if corruption(one) not in EXTRA_CORRUPTIONS] or every
 
 
 # Benchmarks of images as the classifier has learned them, and of others; see `benchmarks`.
@@ -178,8 +179,7 @@ def _corrupted(measured: list[Row], imagenet: bool, clean_accuracy: float | None
     if not by_corruption:
         return {}
     errors = {name: [1 - value for value in row] for name, row in by_corruption.items()}
-    main = {name: row for name, row in errors.items() if name in robustness.ALEXNET_ERROR}
-    counted = main or errors  # the four for validation do not count beside the fifteen
+    counted = {name: errors[name] for name in _main(errors, str)}
     out: dict[str, Any] = {
         "corrupted_accuracy": 1 - float(np.mean([e for row in counted.values() for e in row])),
         "accuracy_by_corruption": by_corruption,
@@ -212,8 +212,8 @@ def _perturbed(measured: list[Row], imagenet: bool) -> dict[str, Any]:
 
 
 def _routed(measured: list[Row]) -> list[float]:
-    routed = _main([row for row in measured if row["metric"] == "f_correct"])
-    return [row["value"] for row in routed]
+    routed = [row for row in measured if row["metric"] == "f_correct"]
+    return [row["value"] for row in _main(routed, lambda row: row.get("corruption"))]
 
 
 def _values(measured: list[Row], metric: str) -> list[float]:

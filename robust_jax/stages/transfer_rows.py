@@ -18,6 +18,7 @@ from robust_jax.evals import metrics, transfer
 from robust_jax.evals.classification import EvalSet
 from robust_jax.evals.features import extract
 from robust_jax.method import probe
+from robust_jax.report.terminal import aligned
 from robust_jax.stages.before_after import AFTER, BEFORE, BeforeAfter
 
 Row = dict[str, Any]
@@ -214,12 +215,7 @@ def format_table(content: Mapping[str, Any]) -> str:
             cells = [f"{100 * e['value']:.1f}{_interval(e)}" if e else "-" for e in known]
             protocol = first["protocol"] + (f", seed {first['seed']}" if first["seed"] else "")
             grid.append([first["dataset"], protocol, label, *cells, change])
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    grid.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in grid
-    )
+    return aligned(grid, names=len(grid[0]))
 
 
 def _interval(estimate: Mapping[str, Any], sign: str = "") -> str:

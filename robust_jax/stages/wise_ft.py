@@ -58,8 +58,8 @@ def held_out(context: Context, original: Any, tuned: Any) -> tuple[np.ndarray, d
       and "compile_seconds".
     """
     model, entry = context.network("student")
-    elements, size = context.calibration_set(), context.config.evaluate.batch_size
-    size = -(-size // context.mesh.size) * context.mesh.size
+    elements = context.calibration_set()
+    size = sharding.padded_size(context.config.evaluate.batch_size, context.mesh)
 
     @jax.jit
     def hits(variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
