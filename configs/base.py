@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.dir = ""  # folder: holds train/CLASS/* and val/CLASS/*; tfds: its data_dir
     c.data.name = ""  # tfds: dataset name, e.g. "cifar10"
     c.data.file = ""  # arrays: npz with {train,val}_{images,labels} and optional class_names
+    c.data.classes = ()  # names of the classes to use, of those in the data; () for all
     c.data.train_split = "train"  # tfds: split string
     c.data.val_split = "test"  # tfds: split string
     # Side in pixels; 0 for the size that the student was made for. In the strings below, {size} is
@@ -144,6 +145,17 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     c.evaluate.sets = ()  # benchmarks to read: KIND:PATH (see docs/benchmarks.md)
     c.evaluate.max_images = config_dict.placeholder(int)  # evaluate on the first so many only
+
+    c.sweep = ConfigDict()
+    # Several runs in one workdir that end in one table; see docs/sweeps.md and configs/paper/.
+    c.sweep.title = ""  # of the table; "" for a run
+    c.sweep.note = ""  # what it shows
+    c.sweep.runs = ()  # ((name, ((key, value), ...)), ...): what each changes in this config
+    c.sweep.seeds = (0,)  # every run is repeated with each
+    c.sweep.transfer = ()  # ((name, ((key of data, value), ...)), ...): a linear probe on each
+    c.sweep.columns = ()  # ((heading, format), ...): see `robust_jax.report.sweep_table`
+    c.sweep.cells = ()  # ((row, column, run, method, metric, the paper's value or None), ...)
+    c.sweep.figures = ()  # ((name, bars | lines | scatter, (column, ...), xlabel, ylabel), ...)
 
     c.train = ConfigDict()
     c.train.log_every_steps = 20  # metrics to TensorBoard and the progress line

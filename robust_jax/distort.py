@@ -7,17 +7,20 @@ does the same for the images of the run.
 
 import argparse
 import dataclasses
+import functools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from robust_jax import config as config_lib
-from robust_jax import sharding
+from robust_jax import costs, sharding
 from robust_jax.augment.batching import keys_of, on_mesh
 from robust_jax.augment.noise2net import noise2net_pixels
 from robust_jax.checkpoint import parameter_hash
@@ -34,6 +37,9 @@ from robust_jax.weights import files
 
 BATCH = 128  # images at a time, about
 FIT_IMAGES, FIT_BYTES = 10_000, 512 << 20  # what a small network is trained on, at most
+NO_COSTS = {"seconds": 0.0, "compile_seconds": 0.0, "flops": 0.0}
+
+Run = Callable[[Any, jax.Array, jax.Array], jax.Array]  # (params, images, seeds) -> images
 
 
 class Network(NamedTuple):
@@ -41,7 +47,7 @@ class Network(NamedTuple):
 
     model: CAE | EDSR
     params: Any
-    facts: dict[str, Any]  # about its training; empty for published weights
+    facts: dict[str, float]  # what its training has cost, and its quality where it was trained
 
 
 def write(
@@ -69,13 +75,15 @@ def write(
       log_every_steps, checkpoint_every_steps: of the training.
 
     Returns:
-      {"seconds", "KIND_psnr", "KIND_psnr_trivial"}: the time of training and distorting; and how
-      well each network that was trained restores an image, in dB, beside interpolation.
+      {"seconds", "compile_seconds", "flops", "KIND_psnr", "KIND_psnr_trivial"}: time and
+      operations of training and distorting, earlier calls included; and how well each network
+      that was trained restores an image, in dB, beside interpolation.
     """
     names = copies_lib.copy_names(section["networks"], section["copies"])
     where = Copies.of(directory, names, source)
-    distortions: dict[str, tuple[copies_lib.Distort, dict[str, Any]]] = {}
-    facts: dict[str, Any] = {"seconds": 0.0}
+    made: dict[str, tuple[Run, Any, dict[str, Any]]] = {}
+    facts: dict[str, float] = {}
+    trained = [NO_COSTS]
     for kind in section["networks"]:
         if kind in DEEPAUGMENT:
             network = _network(
@@ -89,22 +97,45 @@ def write(
                 log_every_steps=log_every_steps,
                 checkpoint_every_steps=checkpoint_every_steps,
             )
-            facts["seconds"] += network.facts.get("seconds", 0.0)
-            facts |= {f"{kind}_{k}": v for k, v in network.facts.items() if k != "seconds"}
-            distortions[kind] = _deepaugment(kind, network, section, mesh)
+            trained.append(network.facts)
+            facts |= {f"{kind}_{k}": v for k, v in network.facts.items() if k not in NO_COSTS}
+            made[kind] = _deepaugment(kind, network, section)
         else:
-            distortions[kind] = _noise2net(section["noise2net_max_eps"], mesh)
+            made[kind] = _noise2net(section["noise2net_max_eps"])
+    one = fit_images(source, ops, seed, most=1), np.zeros((1, 2), np.int32)
+    calls = section["copies"] * len(source)
+    counted = [costs.flops(calls, run, params, *one) for run, params, _ in made.values()]
     size = sharding.padded_size(BATCH, mesh)
+    runs: dict[str, Any] = {k: on_mesh(run, mesh, params) for k, (run, params, _) in made.items()}
+    compiling = epath.Path(workdir) / "distort" / "compile.json"
+    if not _is_finished(where):
+        batch, began = [np.repeat(a, size, 0) for a in one], time.perf_counter()
+        for kind, run in runs.items():
+            compiled = run.func.lower(*run.args, *batch).compile()
+            runs[kind] = functools.partial(compiled, *run.args)
+        costs.add_compiling(compiling, time.perf_counter() - began)
+    distortions = {kind: (runs[kind], determined) for kind, (_, _, determined) in made.items()}
     took = copies_lib.write(where, source, ops, distortions, seed=seed, batch_size=size)
-    return {**facts, "seconds": facts["seconds"] + took}
+    copying = {"seconds": took, "compile_seconds": costs.compiled_before(compiling)}
+    for key in copying:
+        facts[key] = copying[key] + sum(found[key] for found in trained)
+    return facts | costs.added(*trained, *counted)
 
 
-def fit_images(source: Source, ops: str, seed: int) -> np.ndarray:
-    """Returns images to train a small network on, uint8[n, h, w, 3]: a random part of a source."""
+def _is_finished(where: Copies) -> bool:
+    try:
+        copies_lib.read_manifest(where.directory)
+    except ValueError:
+        return False
+    return True
+
+
+def fit_images(source: Source, ops: str, seed: int, most: int = FIT_IMAGES) -> np.ndarray:
+    """Returns at most so many images of a source, at random and decoded: uint8[n, h, w, 3]."""
     from robust_jax.data.pipeline import Elements, ordered_batches
 
     order = subset_elements(np.arange(len(source)), seed=seed, size=len(source))
-    elements = Elements(source.subset(order[:FIT_IMAGES]), ops, {"image": ""}, seed=seed)
+    elements = Elements(source.subset(order[:most]), ops, {"image": ""}, seed=seed)
     found: list[np.ndarray] = []
     for batch in ordered_batches(elements, batch_size=BATCH, pad=False):
         found.append(batch["image"])
@@ -123,7 +154,7 @@ def _network(
 ) -> Network:
     if weights:
         model: CAE | EDSR = CAE() if kind == "cae" else EDSR()
-        return Network(model, published.load(model, files.read(weights).tensors), {})
+        return Network(model, published.load(model, files.read(weights).tensors), NO_COSTS)
     recipe = RECIPES[kind]
     if fit_steps is not None:
         recipe = dataclasses.replace(recipe, total_steps=fit_steps)
@@ -134,13 +165,13 @@ def _network(
         f"distort: {kind} restores images at {found['psnr']:.2f} dB, "
         f"interpolation at {found['psnr_trivial']:.2f} dB"
     )
-    facts = {key: found[key] for key in ("seconds", "psnr", "psnr_trivial")}
+    facts = {k: found[k] for k in ("psnr", "psnr_trivial", *NO_COSTS) if k in found}
     return Network(recipe.model, params, facts)
 
 
 def _deepaugment(
-    kind: str, network: Network, section: Mapping[str, Any], mesh: Mesh
-) -> tuple[copies_lib.Distort, dict[str, Any]]:
+    kind: str, network: Network, section: Mapping[str, Any]
+) -> tuple[Run, Any, dict[str, Any]]:
     options: dict[str, Any] = {"faithful": section["faithful"]}
     if kind == "edsr":
         options["shrink"] = section["edsr_shrink"]
@@ -149,15 +180,14 @@ def _deepaugment(
         return distort(kind, network.model, params, images, seeds, **options)
 
     weights = parameter_hash(network.params)
-    made = on_mesh(run, mesh, network.params)
-    return made, {"model": repr(network.model), "weights": weights, **options}
+    return run, network.params, {"model": repr(network.model), "weights": weights, **options}
 
 
-def _noise2net(max_eps: float, mesh: Mesh) -> tuple[copies_lib.Distort, dict[str, Any]]:
-    def run(images: jax.Array, seeds: jax.Array) -> jax.Array:
+def _noise2net(max_eps: float) -> tuple[Run, Any, dict[str, Any]]:
+    def run(_: Any, images: jax.Array, seeds: jax.Array) -> jax.Array:
         return noise2net_pixels(images, keys_of(seeds), max_eps=max_eps)
 
-    return on_mesh(run, mesh), {"max_eps": max_eps}
+    return run, {}, {"max_eps": max_eps}
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from robust_jax import checkpoint, sharding, writers
+from robust_jax import checkpoint, costs, sharding, writers
 from robust_jax.state import TrainState
 
 StepFn = Callable[
@@ -46,8 +46,9 @@ def train(
       log_every_steps: metrics are also written at each checkpoint and at the last step.
 
     Returns:
-      The final state and {"seconds", "compile_seconds", "loss"}: time in steps and in compiling,
-      summed over interruptions up to their last checkpoints.
+      The final state and {"seconds", "compile_seconds", "flops", "loss"}: time in steps and in
+      compiling, summed over interruptions up to their last checkpoints, and the operations of all
+      `total_steps` (see `costs.flops`).
 
     Raises:
       FloatingPointError: when a metric is not finite; the last good checkpoint is kept.
@@ -72,11 +73,11 @@ def train(
             for step, batch in enumerate(batches(start, total_steps), start + 1):
                 placed = sharding.shard_batch(batch, mesh)
                 if step == start + 1:
-                    compiled_in = time.perf_counter()
+                    prepared = time.perf_counter()
                     compiled = jitted.lower(state, frozen, placed).compile()
-                    compiled_in = time.perf_counter() - compiled_in
-                    meta["compile_seconds"] += compiled_in
-                    began += compiled_in
+                    meta["compile_seconds"] += time.perf_counter() - prepared
+                    meta |= costs.flops(total_steps, step_fn, state, frozen, placed)
+                    began += time.perf_counter() - prepared
                 state, metrics = compiled(state, frozen, placed)
                 numbers: dict[str, float] = {}
                 saving = step % checkpoint_every_steps == 0 or step == total_steps

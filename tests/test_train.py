@@ -27,6 +27,21 @@ def step_fn(state, frozen, batch):
     return state.update(grads, OPTIMIZER), {"loss": loss, "step": state.step}
 
 
+def wide_step(state, frozen, batch):
+    """Linear regression from 256 to 256 numbers."""
+
+    def loss_fn(params):
+        return jnp.mean(((batch["x"] @ frozen["w"]) @ params["w"]) ** 2)
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    return state.update(grads, OPTIMIZER), {"loss": loss}
+
+
+def wide_arrays():
+    w = jnp.ones((256, 256)) / 1e3
+    return TrainState.create({"w": w}, OPTIMIZER), {"w": w[:3]}
+
+
 def until_step(limit):
     """`step_fn` whose loss is not a number from step `limit` on."""
 
@@ -58,15 +73,16 @@ def make_batches(seen, batch_size=BATCH):
 
 def run(workdir, total, *, seen=None, step=step_fn, arrays=None, mesh=None, **options):
     defaults = {"batch_size": BATCH, "log_every_steps": 2, "checkpoint_every_steps": 3}
+    chosen = defaults | options
     return train(
         step,
         *(arrays or (new_state(), frozen())),
-        make_batches([] if seen is None else seen),
+        make_batches([] if seen is None else seen, chosen["batch_size"]),
         name="toy",
         total_steps=total,
         workdir=workdir,
         mesh=mesh or sharding.make_mesh(),
-        **(defaults | options),
+        **chosen,
     )
 
 
@@ -84,11 +100,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert int(resumed.step) == 6
     assert times["seconds"] > first["seconds"] > 0
     assert times["compile_seconds"] > first["compile_seconds"] > 0
+    assert times["flops"] == 2 * first["flops"]
     # A finished run is read, not run.
     again, same = run(tmp_path / "parts", 6, seen=parts)
     assert len(parts) == 6
     assert_equal(again, whole)
     assert same == times
+
+
+def test_operations_are_those_of_all_steps_on_any_number_of_devices(tmp_path):
+    def count(path, total, **options):
+        times = run(path, total, step=wide_step, arrays=wide_arrays(), batch_size=64, **options)[1]
+        return times["flops"]
+
+    whole = count(tmp_path / "four", 6)
+    # The frozen layer forward, the tuned one forward and backward.
+    by_hand = 2 * 64 * 256 * (3 + 2 * 256)
+    assert whole == pytest.approx(6 * by_hand, rel=0.05)
+    one = sharding.make_mesh(jax.devices()[:1])
+    assert count(tmp_path / "one", 6, mesh=one) == whole
+    count(tmp_path / "parts", 3)
+    assert count(tmp_path / "parts", 6) == whole
 
 
 def test_the_loop_takes_the_steps_one_after_another(tmp_path):

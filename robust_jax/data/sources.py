@@ -34,6 +34,7 @@ class Source:
       fingerprint: hash of what determines the content.
       bad_images: unreadable images that were left out.
       files: CLASS/NAME of each image of a folder; other sources have none.
+      absent: the images are not on this machine, and `labels` and `read` make them up; for plans.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     fingerprint: str
     bad_images: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    absent: bool = False
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -79,6 +81,29 @@ class Source:
             read=lambda i: self.read(int(chosen[i])),
             fingerprint=fingerprint(self.fingerprint, chosen),
             files=tuple(self.files[i] for i in chosen) if self.files else (),
+        )
+
+    def of_classes(self, names: Sequence[str]) -> "Source":
+        """Returns a source of the images of some classes, whose labels count in `names`.
+
+        Raises:
+          ValueError: for a name that is not a class, and for one that is given twice.
+        """
+        if len(set(names)) < len(names):
+            raise ValueError(f"data.classes names a class twice; got {names}; name each once")
+        if unknown := [name for name in names if name not in self.class_names]:
+            raise ValueError(
+                f"data.classes names a class that {self.name} lacks; got {unknown[0]!r}; its "
+                f"classes are {', '.join(self.class_names[:20])}"
+            )
+        number = np.full(len(self.class_names), -1, np.int32)
+        number[[self.class_names.index(name) for name in names]] = np.arange(len(names))
+        chosen = self.subset(np.flatnonzero(number[self.labels] >= 0))
+        return dataclasses.replace(
+            chosen,
+            class_names=tuple(names),
+            labels=number[chosen.labels],
+            fingerprint=fingerprint(chosen.fingerprint, tuple(names)),
         )
 
 
@@ -134,7 +159,11 @@ def from_arrays(
 
 
 def load(
-    data: ml_collections.ConfigDict, split: str, *, index_dir: epath.PathLike | None = None
+    data: ml_collections.ConfigDict,
+    split: str,
+    *,
+    index_dir: epath.PathLike | None = None,
+    prepare: bool = True,
 ) -> Source:
     """Loads a split of the source that a config names.
 
@@ -143,6 +172,8 @@ def load(
       split: "train" or "val".
       index_dir: where to keep what is slow to find out about a source (which images of a folder
         are readable, the labels of a TFDS split), so that a restart need not do so again.
+      prepare: download and prepare a TFDS set where that was not done; otherwise the source of
+        such a set is `absent`.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split; got {split!r}; use one of {', '.join(SPLITS)}")
@@ -152,10 +183,12 @@ def load(
         raise ValueError(
             f"unknown data.source; got {data.source!r}; {hint}use one of {', '.join(_LOADERS)}"
         )
-    return _LOADERS[data.source](data, split, epath.Path(index_dir) if index_dir else None)
+    index = epath.Path(index_dir) if index_dir else None
+    whole = _LOADERS[data.source](data, split, index, prepare)
+    return whole.of_classes(data.classes) if data.classes else whole
 
 
-def _digits(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+def _digits(data: ml_collections.ConfigDict, split: str, *_: Any) -> Source:
     """The 1,797 8x8 digits of scikit-learn, enlarged to 32x32, in a fixed stratified split."""
     from sklearn import datasets, model_selection
 
@@ -171,7 +204,7 @@ def _digits(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path |
     return from_arrays(images[chosen], labels[chosen], name=f"digits {split}")
 
 
-def _arrays(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+def _arrays(data: ml_collections.ConfigDict, split: str, *_: Any) -> Source:
     """An npz file with train_images, train_labels, val_images, val_labels[, class_names]."""
     path = epath.Path(data.file or "")
     if not data.file or not path.is_file():
@@ -201,15 +234,21 @@ def _arrays(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path |
     return from_arrays(images, labels[split], names, name=f"{path.name} {split}")
 
 
-def _folder(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+def _folder(
+    data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None, *_: Any
+) -> Source:
     from robust_jax.data import folder
 
     return folder.load(data, split, index_dir)
 
 
-def _tfds(data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None) -> Source:
+def _tfds(
+    data: ml_collections.ConfigDict, split: str, index_dir: epath.Path | None, prepare: bool
+) -> Source:
     from robust_jax.data import tfds_source
 
+    if not prepare and not tfds_source.is_prepared(data.name, data.dir):
+        return tfds_source.outline(data, split)
     return tfds_source.load(data, split, index_dir)
 
 

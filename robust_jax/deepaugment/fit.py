@@ -74,8 +74,8 @@ def fit(
       checkpoint_every_steps: of the loop.
 
     Returns:
-      The parameters, and {"psnr", "psnr_trivial", "seconds", ...}: mean PSNR in dB on the images
-      kept, of the network and of cubic interpolation from a quarter of the sides.
+      The parameters; and what `train` tells, with {"psnr", "psnr_trivial"}: mean PSNR in dB on the
+      images kept, of the network and of cubic interpolation from a quarter of the sides.
     """
     if kind not in RECIPES:
         raise ValueError(f"unknown kind of network; got {kind!r}; use one of {list(RECIPES)}")

@@ -37,23 +37,42 @@ def tfds_sets(request: Request) -> list[StoredImages]:
     return [StoredImages(request.where(), source, request.eval_ops)]
 
 
+def is_prepared(request: Request) -> bool:
+    """Whether all that is asked for lies on this machine; nothing is downloaded.
+
+    Raises:
+      ValueError: for a set that TFDS does not know.
+    """
+    from robust_jax.data import tfds_source  # which imports TFDS
+
+    dataset = request.path.partition(":")[0]
+    name, _, config = dataset.partition("/")
+    names = [dataset]
+    if name in _CORRUPTED:
+        names = [stored for _, _, stored in _pairs(request, name, config)]
+    return all(tfds_source.is_prepared(one, request.data_dir) for one in names)
+
+
 def _corrupted(request: Request, name: str, config: str, split: str) -> list[StoredImages]:
-    called = _CORRUPTED[name]
     if name == "cifar10_corrupted":  # whose classes are numbers in TFDS
         class_names.check_cifar(request.class_names, 10, name)
     ops = request.eval_ops if name == "cifar10_corrupted" else request.stored_ops()
     sets = []
-    for ours, severity in _pair(config, called) if config else request.grid:
-        loaded = _load(request, f"{name}/{called.get(ours, ours)}_{severity}", split)
+    for ours, severity, stored in _pairs(request, name, config):
+        loaded = _load(request, stored, split)
         where = request.where(corruption=ours, severity=severity)
         sets.append(StoredImages(where, _classified(request, loaded), ops))
     return sets
 
 
-def _pair(config: str, called: dict[str, str]) -> list[tuple[str, int]]:
-    name, _, severity = config.rpartition("_")
-    ours = {theirs: own for own, theirs in called.items()}
-    return corruption.grid((ours.get(name, name),), (int(severity) if severity.isdecimal() else 0,))
+def _pairs(request: Request, name: str, config: str) -> list[tuple[str, int, str]]:
+    """The corruptions and severities asked for, and what TFDS calls the set of each."""
+    called, pairs = _CORRUPTED[name], request.grid
+    if config:
+        theirs, _, severity = config.rpartition("_")
+        ours = {value: key for key, value in called.items()}.get(theirs, theirs)
+        pairs = corruption.grid((ours,), (int(severity) if severity.isdecimal() else 0,))
+    return [(one, level, f"{name}/{called.get(one, one)}_{level}") for one, level in pairs]
 
 
 def _load(request: Request, name: str, split: str) -> Source:

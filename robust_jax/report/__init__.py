@@ -57,6 +57,14 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def flops(value: float) -> str:
+    """A number of operations with three digits: 1.2P."""
+    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:  # what would round to 1000 takes the next letter
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.0f}"
+
+
 def seconds(value: float) -> str:
     """A duration in seconds, never rounded down to 0."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

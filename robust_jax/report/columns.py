@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from robust_jax.report import CATEGORIES, count, percent, seconds
+from robust_jax.report import CATEGORIES, count, flops, percent, seconds
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ OTHER_COLUMNS = (
     Column("Brier clean", ("clean_brier",), "{:.3f}".format),
     Column("AURC % clean", ("clean_aurc",), percent),
     _ROUTING,
+    Column("compile s", ("compile_seconds",), seconds),
+    Column("training FLOPs", ("train_flops",), flops),
 )
 # Of a benchmark that was read.
 BENCHMARK_COLUMNS = (

@@ -1,7 +1,6 @@
 """The report as one static web page: reads a run's measurements, draws, explains, concludes.
 
-No script, no font and no address from elsewhere: the page opens without a network. Everything that
-comes from the run is escaped before it enters the HTML.
+Everything that comes from the run is escaped before it enters the HTML.
 """
 
 import json
@@ -12,8 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from robust_jax.report import columns, plots, read, read_arrays, subject, tables
-from robust_jax.report.template import PAGE
+from robust_jax.report import columns, plots, read, read_arrays, subject, tables, template
 
 Summary = Mapping[str, Any]
 Results = list[dict[str, Any]]
@@ -62,17 +60,6 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> str:
-    """A table that scrolls in its own box; headings are text, cells are HTML."""
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
-        for first, *rest in rows
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{table}</div>'
-
-
 def _metric_table(
     rows: list[dict[str, Any]],
     shown: list[columns.Column],
@@ -93,7 +80,7 @@ def _metric_table(
                 low, high = tables.wilson(row[key], n)
                 text += f"<small>{tables.percent(low)} to {tables.percent(high)}</small>"
             line.append(f"<b>★ {text}</b>" if row["method"] == best else text)
-    return _table(["method", *(column.heading for column in shown)], cells)
+    return template.table(["method", *(column.heading for column in shown)], cells)
 
 
 def _facts(summary: Summary, results: Results) -> str:
@@ -109,7 +96,7 @@ def _facts(summary: Summary, results: Results) -> str:
         "Seeds": ", ".join(map(str, seeds)) or "not recorded",
         "Training": f"{times} s of wall time, by method below" if times else "not timed",
     }
-    return "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
+    return template.facts(facts)
 
 
 def _differences(summary: Summary, results: Results) -> str:
@@ -124,7 +111,7 @@ def _differences(summary: Summary, results: Results) -> str:
             cells.setdefault(row["method"], ["-", "-"])[i] = text
     lines = [[escape(tables.label(method)), *pair] for method, pair in cells.items()]
     headings = ["ours minus", "on corrupted images", "on clean images"]
-    return _table(headings, lines) + DIFFERENCES if lines else ""
+    return template.table(headings, lines) + DIFFERENCES if lines else ""
 
 
 def _figures(
@@ -179,8 +166,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
         (target / f"{name}.{kind}").unlink(missing_ok=True)
     drawn = dict(_figures(root, summary, results, target))
     figures = [
-        f'<h2>{title}</h2><figure><a href="{name}.png"><img src="{name}.png" alt="{title}"></a>'
-        f'<figcaption>{drawn[name]} <a href="{name}.pdf">PDF</a></figcaption></figure>'
+        template.figure(name, title, title, drawn[name])
         for name, (title, _) in TEXTS.items()
         if name in drawn
     ]
@@ -198,14 +184,12 @@ def write(workdir: epath.PathLike) -> epath.Path:
             [f"{escape(row['set'])}<br>{escape(row['label'])}", *(c.cell(row) for c in shown)]
             for row in benchmarks
         ]
-        table = _table(["benchmark", *(column.heading for column in shown)], lines)
+        table = template.table(["benchmark", *(column.heading for column in shown)], lines)
         categories += f"<h2>Benchmarks</h2>{table}"
     absent = ", ".join(title.lower() for name, (title, _) in TEXTS.items() if name not in drawn)
     sentences = tables.conclusion(summary, results)
     said = "".join(f"<p>{escape(text).replace(' %', '&nbsp;%')}</p>" for text in sentences)
-    page = PAGE.substitute(
-        name=escape(summary["dataset"]["name"]),
-        facts=_facts(summary, results),
+    body = template.RUN.substitute(
         conclusion=said + _differences(summary, results),
         methods=methods,
         categories=categories,
@@ -213,5 +197,7 @@ def write(workdir: epath.PathLike) -> epath.Path:
         config=escape(json.dumps(summary["config"], indent=2, ensure_ascii=False)),
         absent=f'<p class="note">Not measured in this run: {absent}.</p>' if absent else "",
     )
+    title = f"Robustness report: {escape(summary['dataset']['name'])}"
+    page = template.PAGE.substitute(title=title, facts=_facts(summary, results), body=body)
     (target / "index.html").write_text(page, encoding="utf-8")
     return target / "index.html"

@@ -1,103 +1,29 @@
-"""The figures of the report: each function draws one, as PNG (`path`) and beside it as PDF.
-
-No pyplot, so nothing global is touched. Colours are those of Okabe and Ito (2008); every method
-also has its own marker and dash, so the figures read in grey.
-"""
+"""The figures of a run's report: each function draws one, as PNG (`path`) and beside it as PDF."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
-from robust_jax.report import CATEGORIES, category, label
+from robust_jax.report import CATEGORIES, category, drawing, label
+from robust_jax.report.drawing import FAINT, INK, LEADER, LEGEND, TEXT, new_axes, save
 
-Points = Mapping[str, tuple[float, float]]  # method -> x, y
-
-INK, FAINT, GOOD, BAD = "#222222", "#767676", "#00694b", "#b03a00"
-TEXT: dict[str, Any] = {"fontsize": 11, "color": INK, "parse_math": False}  # a name may hold "$"
-LEADER = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.7}
-LEGEND: dict[str, Any] = {"loc": "outside upper center", "frameon": False, "fontsize": 11}
+GOOD, BAD = "#00694b", "#b03a00"
 MAX_EXAMPLES = 12  # three by four: still readable on a telephone
 EXAMPLE_KEYS = ("images", "labels", "original", "ours", "head", "caption")
-
-STYLES: dict[str, tuple[str, str, Any]] = {  # method -> colour, marker, dash
-    "original": ("#000000", "s", (0, (1, 1.5))),
-    "teacher": ("#777777", "P", (0, (1, 3))),
-    "teacher_clean": ("#777777", "P", (0, (1, 6))),
-    "apt": ("#e69f00", "^", (0, (5, 2))),
-    "full_finetune": ("#56b4e9", "D", (0, (5, 1.5, 1, 1.5))),
-    "wise_ft": ("#cc79a7", "v", (0, (8, 3))),
-    "lp_ft": ("#d55e00", "X", (0, (3, 1, 1, 1, 1, 1))),
-    "ours": ("#0072b2", "o", "-"),
-}
-VARIANTS = {"no_kd": "<", "no_kld": ">", "no_umc": "p", "max_logit": "h", "gate": "*"}
-STYLES |= {f"ours_{name}": ("#0072b2", marker, "-") for name, marker in VARIANTS.items()}
-TIMES = {0.1: "0.1 s", 1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 60: "1 min", 180: "3 min"}
-TIMES |= {600: "10 min", 1800: "30 min", 3600: "1 h", 10800: "3 h", 36000: "10 h"}
-TIMES |= {86400: "1 day", 259200: "3 days", 864000: "10 days"}
-
-
-def _style(method: str, size: float) -> dict[str, Any]:
-    colour, marker, dash = STYLES.get(method, (FAINT, "d", ":"))
-    face = "white" if method.startswith("ours_") else colour  # variants are hollow
-    looks = {"color": colour, "marker": marker, "linestyle": dash}
-    return looks | {"markerfacecolor": face, "markersize": size}
-
-
-def _axes(height: float, xlabel: str, ylabel: str = "") -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, height), dpi=200, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=11, colors=INK)
-    axes.grid(color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(xlabel, **TEXT)
-    axes.set_ylabel(ylabel, **TEXT)
-    return figure, axes
-
-
-def _save(figure: Figure, path: epath.PathLike) -> None:
-    target = epath.Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Without a date the same numbers give the same bytes.
-    for kind, metadata in (("png", None), ("pdf", {"CreationDate": None})):
-        with target.with_suffix(f".{kind}").open("wb") as file:
-            figure.savefig(file, format=kind, metadata=metadata)
+Points = Mapping[str, tuple[float, float]]  # method -> x, y
 
 
 def _scatter(figure: Figure, axes: Axes, points: Points) -> None:
-    """Draws the markers and writes each name at the first place near its marker that is free."""
+    """Draws the markers and writes each method's name near its marker."""
     for method, (x, y) in points.items():
-        axes.plot(x, y, **_style(method, 10) | {"linestyle": "none"})
+        axes.plot(x, y, **drawing.style(method, 10) | {"linestyle": "none"})
     axes.margins(0.18)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the places found below hold for this layout only
-    renderer, dot = FigureCanvasAgg(figure).get_renderer(), figure.dpi / 72
-    centres = {m: axes.transData.transform(point) for m, point in points.items()}
-    taken = [Bbox([c - 6 * dot, c + 6 * dot]) for c in centres.values()]
-    frame = axes.get_window_extent()
-    sides = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-    for method, centre in centres.items():
-        note = axes.annotate(label(method), points[method], ha="center", va="center", **TEXT)
-        half = np.divide(note.get_window_extent(renderer).size, 2) + dot
-        for radius, side in product((7, 14, 24, 36, 50, 70, 95), sides):
-            place = centre + np.array(side) * (radius * dot + half)
-            box = Bbox([place - half, place + half])
-            inside = frame.contains(*box.min) and frame.contains(*box.max)
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(box)
-        note.remove()
-        where: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
-        where |= {"xytext": (place - centre) / dot, "arrowprops": LEADER if radius > 7 else None}
-        axes.annotate(label(method), points[method], **where, **TEXT)
+    drawing.place_names(figure, axes, [(label(m), point) for m, point in points.items()])
 
 
 def accuracy_by_corruption(curves: Mapping[str, Mapping[str, float]], path: epath.PathLike) -> None:
@@ -112,14 +38,14 @@ def accuracy_by_corruption(curves: Mapping[str, Mapping[str, float]], path: epat
     groups = [category(name) for name in measured]
     # Every category starts with a heading, 0.8 rows high.
     heights = {n: i + 0.8 * len(set(groups[: i + 1])) for i, n in enumerate(measured)}
-    figure, axes = _axes(1.4 + 0.36 * (max(heights.values()) + 1), "accuracy, %")
+    figure, axes = new_axes(1.4 + 0.36 * (max(heights.values()) + 1), "accuracy, %")
     for name, height in heights.items():
         values = [100 * curve[name] for curve in curves.values() if name in curve]
         axes.plot([min(values), max(values)], [height, height], color="#c4c4c4", linewidth=1.5)
     shifts = np.linspace(-0.24, 0.24, len(curves)) if len(curves) > 1 else [0.0]
     for shift, (method, curve) in zip(shifts, curves.items(), strict=True):
         x, y = [100 * v for v in curve.values()], [heights[name] + shift for name in curve]
-        axes.plot(x, y, label=label(method), **_style(method, 7) | {"linestyle": "none"})
+        axes.plot(x, y, label=label(method), **drawing.style(method, 7) | {"linestyle": "none"})
     for name, group in reversed(list(zip(measured, groups, strict=True))):
         if name == measured[groups.index(group)]:
             place, side = (-0.02, heights[name] - 0.8), axes.get_yaxis_transform()
@@ -130,7 +56,7 @@ def accuracy_by_corruption(curves: Mapping[str, Mapping[str, float]], path: epat
     axes.grid(visible=False, axis="y")
     axes.set_ylim(max(heights.values()) + 0.7, -0.4)
     figure.legend(ncols=3, **LEGEND)
-    _save(figure, path)
+    save(figure, path)
 
 
 def accuracy_by_severity(curves: Mapping[str, Mapping[int, float]], path: epath.PathLike) -> None:
@@ -139,10 +65,10 @@ def accuracy_by_severity(curves: Mapping[str, Mapping[int, float]], path: epath.
     Args:
         curves: method -> severity -> accuracy in [0, 1]; severity 0 is the clean images.
     """
-    figure, axes = _axes(4.6, "severity of the corruption", "accuracy, %")
+    figure, axes = new_axes(4.6, "severity of the corruption", "accuracy, %")
     for method, curve in curves.items():
         x = sorted(curve)
-        axes.plot(x, [100 * curve[s] for s in x], **_style(method, 8))
+        axes.plot(x, [100 * curve[s] for s in x], **drawing.style(method, 8))
     severities = sorted({s for curve in curves.values() for s in curve})
     axes.set_xticks(severities, ["clean" if s == 0 else str(s) for s in severities])
     # Isotonic regression moves the names as little as possible to keep them a line apart.
@@ -154,7 +80,7 @@ def accuracy_by_severity(curves: Mapping[str, Mapping[int, float]], path: epath.
     looks = TEXT | {"arrowprops": arrow, "textcoords": axes.get_yaxis_transform(), "va": "center"}
     for method, place in zip(order, places, strict=True):
         axes.annotate(label(method), (max(curves[method]), ends[method]), (1.04, place), **looks)
-    _save(figure, path)
+    save(figure, path)
 
 
 def clean_against_corrupted(points: Points, path: epath.PathLike) -> None:
@@ -163,10 +89,10 @@ def clean_against_corrupted(points: Points, path: epath.PathLike) -> None:
     Args:
         points: method -> (clean accuracy, corrupted accuracy), in [0, 1].
     """
-    figure, axes = _axes(4.8, "accuracy on clean images, %", "accuracy on corrupted images, %")
+    figure, axes = new_axes(4.8, "accuracy on clean images, %", "accuracy on corrupted images, %")
     scaled = {m: (100 * clean, 100 * corrupted) for m, (clean, corrupted) in points.items()}
     _scatter(figure, axes, scaled)
-    _save(figure, path)
+    save(figure, path)
 
 
 def accuracy_against_seconds(points: Points, path: epath.PathLike) -> None:
@@ -175,16 +101,11 @@ def accuracy_against_seconds(points: Points, path: epath.PathLike) -> None:
     Args:
         points: method -> (training seconds > 0, corrupted accuracy in [0, 1]).
     """
-    figure, axes = _axes(4.8, "training time (logarithmic)", "accuracy on corrupted images, %")
+    figure, axes = new_axes(4.8, "training time (logarithmic)", "accuracy on corrupted images, %")
     scaled = {m: (time, 100 * accuracy) for m, (time, accuracy) in points.items()}
-    low, high = min(t for t, _ in scaled.values()) / 2, max(t for t, _ in scaled.values()) * 2
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    axes.minorticks_off()
-    shown = {time: name for time, name in TIMES.items() if low <= time <= high}
-    axes.set_xticks(list(shown), list(shown.values()))
+    drawing.logarithmic(axes, [time for time, _ in scaled.values()])
     _scatter(figure, axes, scaled)
-    _save(figure, path)
+    save(figure, path)
 
 
 def routing_histogram(
@@ -207,7 +128,9 @@ def routing_histogram(
         )
     low, high = np.percentile(scores, [1, 99])
     edges = np.histogram_bin_edges([min(low, threshold), max(high, threshold)], bins=30)
-    figure, axes = _axes(4.2, "routing score (higher: more likely shifted)", "share of images, %")
+    figure, axes = new_axes(
+        4.2, "routing score (higher: more likely shifted)", "share of images, %"
+    )
     for values, colour, hatch in ((clean, "#0072b2", ""), (shifted, "#e69f00", "////")):
         looks: dict[str, Any] = {"facecolor": (colour, 0.35), "edgecolor": colour, "hatch": hatch}
         looks |= {"label": "shifted images" if hatch else "clean images", "linewidth": 1.6}
@@ -216,7 +139,7 @@ def routing_histogram(
         axes.hist(values, edges.tolist(), weights=weights, histtype="stepfilled", **looks)
     axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.6, label="threshold")
     figure.legend(ncols=3, **LEGEND)
-    _save(figure, path)
+    save(figure, path)
 
 
 def example_grid(
@@ -247,4 +170,4 @@ def example_grid(
             looks = TEXT | {"color": colour, "fontsize": 9.3, "va": "top"}
             looks |= {"xycoords": "axes fraction", "textcoords": "offset points"}
             axes.annotate(text, (0, 0), (0, -4 - 14 * line), **looks)
-    _save(figure, path)
+    save(figure, path)

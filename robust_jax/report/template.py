@@ -1,9 +1,14 @@
-"""The page around the tables and figures of a report; $NAME is filled in."""
+"""What all pages share: the page around tables and figures, a table, a figure; $NAME is filled in.
 
+No script, no font and no address from elsewhere: a page opens without a network.
+"""
+
+from collections.abc import Iterable, Mapping
+from html import escape
 from string import Template
 
 PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Robustness report: $name</title>
+<html lang="en"><head><meta charset="utf-8"><title>$title</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root { color-scheme: light dark; --page: #fdfdfc; --ink: #1d1f21; --soft: #5b6066;
@@ -24,15 +29,20 @@ th, td { padding: .5rem .8rem; text-align: right; vertical-align: top; white-spa
   border-top: 1px solid var(--line); font-size: .95rem; line-height: 1.35; }
 thead th { background: var(--band); white-space: normal; vertical-align: bottom; border: 0; }
 tr > :first-child { text-align: left; position: sticky; left: 0; background: var(--page); }
-thead tr > :first-child { background: var(--band); } tbody th { font-weight: 500; }
+thead tr > :first-child { background: var(--band); }
+tbody th { font-weight: 500; min-width: min(12rem, 30vw); white-space: normal; }
 small { color: var(--soft); display: block; font-size: .82rem; }
 figure { margin: 0; max-width: 44rem; } a { color: var(--link); } summary { cursor: pointer; }
 figure img { display: block; width: 100%; background: #fff; padding: .5rem; margin: .8rem 0; }
 pre { overflow-x: auto; background: var(--band); padding: 1rem; font: .85rem/1.45 monospace; }
 .scroll, img, pre { border: 1px solid var(--line); border-radius: 6px; }
-</style></head><body><h1>Robustness report: $name</h1>
+.runs { columns: 15rem; padding-left: 1.1rem; overflow-wrap: anywhere; }
+</style></head><body><h1>$title</h1>
 <dl>$facts</dl>
-<h2>Conclusion</h2>$conclusion
+$body</body></html>
+""")
+
+RUN = Template("""<h2>Conclusion</h2>$conclusion
 <h2>All methods</h2>$methods
 <p class="note">Under an accuracy stands its 95&nbsp;% Wilson interval. A star marks the best value
 of a column, and only where its interval lies above every other one. Each image counts once, however
@@ -42,5 +52,30 @@ answered by the clean head and of corrupted images answered by the unclean head.
 $categories$figures
 <h2>Configuration</h2>
 <details><summary>Every setting of this run</summary><pre>$config</pre></details>
-$absent</body></html>
-""")
+$absent""")
+
+
+def facts(known: Mapping[str, str]) -> str:
+    """The terms and definitions of a page, from text."""
+    return "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items()
+    )
+
+
+def table(headings: Iterable[str], rows: Iterable[list[str]]) -> str:
+    """A table that scrolls in its own box; headings are text, cells are HTML."""
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def figure(name: str, title: str, alt: str, caption: str) -> str:
+    """A figure with its heading and a link to its PDF; all of it HTML."""
+    return (
+        f'<h2>{title}</h2><figure><a href="{name}.png"><img src="{name}.png" alt="{alt}"></a>'
+        f'<figcaption>{caption} <a href="{name}.pdf">PDF</a></figcaption></figure>'
+    )

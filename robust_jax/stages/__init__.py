@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +78,53 @@ def clear(workdir: epath.Path, name: str) -> None:
             _remove(workdir / output)
 
 
+def adopt(
+    workdir: epath.Path,
+    config: ml_collections.ConfigDict,
+    data_fingerprint: str,
+    others: Sequence[epath.Path],
+) -> None:
+    """Takes over finished stages of other runs that were begun with the same config and data.
+
+    What a stage read must be here, too: a stage is taken only from a run whose results before it
+    are those that this run has. Files are linked, or copied where they cannot be; the report
+    speaks of one run alone, and is not taken.
+    """
+    for name, stage in STAGES.items():
+        if name == "report" or name not in config.stages or _marker(workdir, name).exists():
+            continue
+        wanted = _determinants(name, config, data_fingerprint)
+        for other in others:
+            marker = _read(other, name)
+            if marker is None or not marker["done"] or marker["config"] != wanted:
+                continue
+            # Times are part of the results: equal ones are of the same execution.
+            if any(_read(workdir, need) != _read(other, need) for need in stage.needs):
+                continue
+            for output in stage.outputs:
+                _remove(workdir / output)
+                _link(other / output, workdir / output)
+            writers.write_json(_marker(workdir, name), marker)
+            print(f"stage {name}: that of {other}")
+            break
+
+
+def _read(workdir: epath.Path, name: str) -> Any:
+    return writers.read_json(_marker(workdir, name))
+
+
+def _link(source: epath.Path, target: epath.Path) -> None:
+    if source.is_dir():
+        for path in source.iterdir():
+            _link(path, target / path.name)
+    elif source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # remote, or on another disk
+            source.copy(target)
+
+
 def _remove(path: epath.Path) -> None:
     if path.is_dir():
         path.rmtree()
@@ -109,7 +157,7 @@ def check(
                     "config.stages"
                 )
     for name in STAGES:
-        marker = writers.read_json(_marker(workdir, name))
+        marker = _read(workdir, name)
         if marker is None or name in cleared:
             continue
         found, wanted = marker["config"], _determinants(name, config, data_fingerprint)
@@ -125,7 +173,7 @@ def check(
 
 def is_done(workdir: epath.Path, name: str) -> bool:
     """Tells whether a stage is finished."""
-    marker = writers.read_json(_marker(workdir, name))
+    marker = _read(workdir, name)
     return marker is not None and marker["done"]
 
 
@@ -157,7 +205,7 @@ def result(workdir: epath.Path, name: str) -> dict[str, Any]:
     Raises:
       ValueError: when it has not finished.
     """
-    marker = writers.read_json(_marker(workdir, name))
+    marker = _read(workdir, name)
     if marker is None or not marker["done"]:
         raise ValueError(
             f"stage {name!r} has not finished in {workdir}; add it to config.stages and run again"

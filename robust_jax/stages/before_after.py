@@ -1,6 +1,7 @@
 """A network before robustifying and, of a run, after it: what transfer and its features start from.
 
-Both share the stages before the tuned tail, so these run once for both.
+Both share the stages before the tuned tail, so these run once for both. Where a run fine-tuned all
+of the student, that network is a third.
 """
 
 import dataclasses
@@ -20,18 +21,18 @@ from robust_jax.method.selection import HEADS
 from robust_jax.models import ModelEntry
 from robust_jax.stages.networks import Networks
 
-BEFORE, AFTER = "original", "ours"
+BEFORE, AFTER, FINE_TUNED = "original", "ours", "full_finetune"
 
 
 @dataclasses.dataclass(frozen=True)
 class BeforeAfter:
-    """The networks "original" and, of a run, "ours".
+    """The networks "original" and, of a run, "ours" and perhaps "full_finetune".
 
     Attributes:
       entry: their preprocessing.
       networks: by name; "ours" has the tuned tail and the adapter of one head, not its bottleneck.
       variables: by name, on the host.
-      boundary: the first stage in which they differ.
+      boundary: the first stage in which original and ours differ.
       dtype: of activations and products.
       ops: "train_ops" and "eval_ops" for these networks.
       origin: where they come from.
@@ -55,12 +56,12 @@ class BeforeAfter:
         def function(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
             x = models.normalise(batch["image"], self.entry)
             z = self.networks[BEFORE].apply(variables[BEFORE], x, stop=self.boundary)
-            return {
-                name: network.apply(variables[name], z, start=self.boundary, stop="head").astype(
-                    "float32"
-                )
-                for name, network in self.networks.items()
-            }
+            found: dict[str, jax.Array] = {}
+            for name, network in self.networks.items():
+                where = (x, None) if name == FINE_TUNED else (z, self.boundary)
+                feature = network.apply(variables[name], where[0], start=where[1], stop="head")
+                found[name] = feature.astype("float32")
+            return found
 
         return function
 
@@ -97,10 +98,16 @@ def of_run(workdir: epath.PathLike, head: str, views: Mapping[str, str]) -> Befo
     stored = networks.variables("pretrain"), networks.tuned("distill/ours", HEADS)
     frozen, tuned = jax.device_get(stored)
     after, variables = robustified(student, frozen, tuned, head)
+    adapted = {BEFORE: Adapted(student.model), AFTER: after}
+    arrays = {BEFORE: frozen, AFTER: variables}
+    if FINE_TUNED in networks.config.baselines.methods:
+        stages.result(networks.workdir, "baselines")
+        adapted[FINE_TUNED] = Adapted(student.model)
+        arrays[FINE_TUNED] = jax.device_get(networks.variables(f"baselines/{FINE_TUNED}"))
     return _make(
         networks,
-        {BEFORE: Adapted(student.model), AFTER: after},
-        {BEFORE: frozen, AFTER: variables},
+        adapted,
+        arrays,
         student.plan.boundary,
         views,
         {"workdir": str(workdir), "head": head},

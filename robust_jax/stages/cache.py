@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from robust_jax import config as config_lib
-from robust_jax import sharding
+from robust_jax import costs, sharding
 from robust_jax.checkpoint import parameter_hash
 from robust_jax.data.cache import Block, FeatureCache, build
 from robust_jax.method import distillation
@@ -17,11 +17,15 @@ from robust_jax.stages.context import Context
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Builds the cache, or decides to stream; returns the decision and its figures."""
+    """Builds the cache, or decides to stream; returns the decision and its figures.
+
+    Where it is not used, the trial that decided costs nothing that a method needs.
+    """
     from robust_jax.data.pipeline import ordered_batches
 
     elements, section = context.augmented_set(), context.config.distill
-    student, frozen = context.student(HEADS), load_frozen(context)
+    student, size = context.student(HEADS), section.batch_size
+    frozen = sharding.replicate(load_frozen(context), context.mesh)
     teacher = (context.teacher_model, context.teacher_entry)
     dtype = jnp.dtype(context.config.cache.dtype)
 
@@ -30,17 +34,24 @@ def run(context: Context) -> dict[str, Any]:
         found = distillation.features(student, frozen, batch, teacher)
         return {k: v.astype(dtype) if k.startswith("z_") else v for k, v in found.items()}
 
-    def compute_block(batch: Block) -> Block:
-        views = {name: batch[name] for name in ("clean", "aug")}
-        found = jax.device_get(compute(frozen, sharding.shard_batch(views, context.mesh)))
-        return {**found, "label": batch["label"]}
+    def views(batch: Block) -> dict[str, jax.Array]:
+        found = {name: batch[name] for name in ("clean", "aug")}
+        return sharding.shard_batch(found, context.mesh)
 
     def blocks(start: int) -> Iterator[tuple[int, Block]]:
-        for batch in ordered_batches(elements, batch_size=section.batch_size, start=start):
+        for batch in ordered_batches(elements, batch_size=size, start=start):
             yield int(batch["mask"].sum()), batch
 
     trial = blocks(0)
-    example = compute_block(next(trial)[1])  # compiles
+    _, first = next(trial)
+    began = time.perf_counter()
+    compiled = compute.lower(frozen, views(first)).compile()
+    compile_seconds = time.perf_counter() - began
+
+    def compute_block(batch: Block) -> Block:
+        return {**jax.device_get(compiled(frozen, views(batch))), "label": batch["label"]}
+
+    example = compute_block(first)
     began = time.perf_counter()
     count, batch = next(trial, (0, None))
     if batch is None:  # the set is one batch
@@ -48,20 +59,29 @@ def run(context: Context) -> dict[str, Any]:
     compute_block(batch)
     per_element = (time.perf_counter() - began) / count
     steps = config_lib.duration(section, "total", examples=len(elements), label="distill")
-    row_bytes = sum(v.nbytes for v in example.values()) / section.batch_size
+    row_bytes = sum(v.nbytes for v in example.values()) / size
     gigabytes = row_bytes * len(elements) / 1e9
-    passes = steps * section.batch_size / len(elements)
+    passes = steps * size / len(elements)
     use, why = decide(context.config.cache, gigabytes, passes)
     print(
         f"cache: {'built' if use else 'not built'}, {why}: {gigabytes:.3f} GB and about "
         f"{per_element * len(elements):.0f} s once, against about "
-        f"{per_element * steps * section.batch_size:.0f} s when streaming {passes:.1f} passes"
+        f"{per_element * steps * size:.0f} s when streaming {passes:.1f} passes"
     )
     if not use:
-        return {"used": False, "seconds": 0.0}
+        return {"used": False, "seconds": 0.0, "compile_seconds": 0.0, "flops": 0.0}
     cache = FeatureCache(context.workdir / "cache", fingerprint(context), len(elements))
+    compiling = context.workdir / "cache" / "compile.json"
+    if cache.progress[0] < len(elements):
+        costs.add_compiling(compiling, compile_seconds)
     build(cache, blocks, compute_block)
-    return {"used": True, "seconds": cache.progress[1], "gigabytes": gigabytes}
+    return {
+        "used": True,
+        "seconds": cache.progress[1],
+        "compile_seconds": costs.compiled_before(compiling),
+        **costs.flops(-(-len(elements) // size), compute, frozen, views(first)),
+        "gigabytes": gigabytes,
+    }
 
 
 def decide(section: Any, gigabytes: float, passes: float) -> tuple[bool, str]:

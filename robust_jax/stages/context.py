@@ -21,17 +21,31 @@ from robust_jax.train import Batches, StepFn, train
 class Context(Networks):
     """A run: its config and everything that is derived from config and data alone."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: epath.PathLike):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: epath.PathLike,
+        *,
+        index_dir: epath.PathLike | None = None,
+        dry_run: bool = False,
+    ):
         """Loads the sources (images are read later) and checks the batch sizes.
+
+        Args:
+          config: of the run.
+          workdir: of the run.
+          index_dir: keeps what is slow to find out about the data; in the workdir if None.
+          dry_run: fetch and prepare nothing: sources may be absent; see `sources.load`.
 
         Raises:
           ValueError: for bad data, an unknown model, or batches that do not fit the devices.
         """
-        index = epath.Path(workdir) / "data"
+        self.index_dir = epath.Path(index_dir or epath.Path(workdir) / "data")
         # All of the training images: those that are trained on, and those held out.
-        self.source = sources.load(config.data, "train", index_dir=index)
-        self.val = sources.load(config.data, "val", index_dir=index)
-        super().__init__(config, workdir, self.source.class_names)
+        how = {"index_dir": self.index_dir, "prepare": not dry_run}
+        self.source = sources.load(config.data, "train", **how)
+        self.val = sources.load(config.data, "val", **how)
+        super().__init__(config, workdir, self.source.class_names, dry_run=dry_run)
         for section in config_lib.TRAINED_SECTIONS:
             sharding.check_batch_size(
                 config[section].batch_size, self.mesh, f"{section}.batch_size"

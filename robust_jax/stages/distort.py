@@ -12,8 +12,8 @@ def run(context: Context) -> dict[str, Any]:
     section, found = context.config.distort, context.all_copies
     if not section.networks:
         print("distort: distort.networks names no network, no copies are made")
-        return {"seconds": 0.0}
-    facts: dict[str, Any] = {"seconds": 0.0}
+        return distort.NO_COSTS
+    facts: dict[str, Any] = distort.NO_COSTS
     if not section.dir:
         facts = distort.write(
             context.source,

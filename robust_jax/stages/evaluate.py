@@ -62,18 +62,19 @@ def run(context: Context) -> None:
 
 
 def load_benchmarks(context: Context) -> list[StoredImages | StoredFrames]:
-    """Loads `evaluate.sets`; see `benchmarks.load`."""
+    """Loads `evaluate.sets`, in a dry run those on this machine; see `benchmarks.load`."""
     data, section = context.config.data, context.config.evaluate
     return benchmarks.load_all(
         section.sets,
+        skip_absent=context.dry_run,
         class_names=context.class_names,
         eval_ops=context.ops("eval_ops"),
         size=context.image_size,
-        corruptions=section.corruptions,
+        corruptions=section.corruptions or ("all",),
         severities=section.severities,
         perturbations=section.perturbations or ("all",),
         data_dir=data.dir if data.source == "tfds" else "",
-        index_dir=context.workdir / "data",
+        index_dir=context.index_dir,
     )
 
 

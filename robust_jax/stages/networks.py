@@ -1,6 +1,7 @@
 """The networks of a run, from its config and class names alone: built, planned, restored."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,6 +35,8 @@ class Networks:
         workdir: epath.PathLike,
         class_names: tuple[str, ...],
         entries: dict[str, models.ModelEntry] | None = None,
+        *,
+        dry_run: bool = False,
     ):
         """Builds the models; allocates nothing.
 
@@ -43,6 +46,8 @@ class Networks:
           class_names: of the data.
           entries: of "student" and "teacher", where a finished run is restored; they are looked up,
             or told by the weight files, if None.
+          dry_run: fetch no weights: those that are not on this machine are taken to be as the
+            model table says.
 
         Raises:
           ValueError: for an unknown model, images that do not fit it, or weights of another one.
@@ -50,6 +55,7 @@ class Networks:
         self.config = config
         self.workdir = epath.Path(workdir)
         self.class_names = class_names
+        self.dry_run = dry_run
         self.mesh = sharding.make_mesh()
         self.student_entry = entries["student"] if entries else self._entry(config.student)
         self.teacher_entry = entries["teacher"] if entries else self._entry(config.teacher)
@@ -89,13 +95,19 @@ class Networks:
         return found
 
     def _entry(self, section: ml_collections.ConfigDict) -> models.ModelEntry:
-        if section.weights:
+        if section.weights and not (self.dry_run and _absent(section.weights)):
             return weights.find(section.weights, section.name).entry
         return models.entry(section.name)
 
     def _build(self, entry: models.ModelEntry, dtype: str, head: str) -> models.StagedModel:
         count = len(self.class_names)
         return models.build(entry, count, image_size=self.image_size, dtype=dtype, head=head)
+
+    @property
+    def absent_weights(self) -> tuple[str, ...]:
+        """The weights of student and teacher that are not on this machine."""
+        given = (self.config.student.weights, self.config.teacher.weights)
+        return tuple(address for address in given if address and _absent(address))
 
     def entries_as_json(self) -> dict[str, Any]:
         """Returns the entries of student and teacher as plain values."""
@@ -174,6 +186,14 @@ class Networks:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), like
         )
         return checkpoint.load_tree(self.workdir / path, like)
+
+
+def _absent(address: str) -> bool:
+    """Whether weights have to be fetched, or are a local file that is not there."""
+    if address.startswith(("hf://", "gs://")):
+        return True
+    local = "://" not in address and address != weights.PRETRAINED
+    return local and not Path(address).expanduser().exists()
 
 
 _shapes = functools.lru_cache(maxsize=8)(models.shapes)

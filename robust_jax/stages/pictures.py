@@ -20,23 +20,19 @@ def save(
     calibration: Calibration | None,
     seed: int,
 ) -> None:
-    """Writes routing.npz and examples.npz.
+    """Writes examples.npz and, where there are corrupted images, routing.npz.
 
     Args:
       directory: where to write.
-      answered: the clean images and then corrupted versions of them, with their answers.
+      answered: the clean images and then any corrupted versions of them, with their answers.
       calibration: of `ours`, or None.
       seed: picks the examples.
     """
-    scores = [outputs["ours/routing_score"] for _, outputs in answered]
-    writers.write_arrays(
-        directory / "routing.npz",
-        {
-            "clean": scores[0],
-            "shifted": np.concatenate([np.empty(0, np.float32), *scores[1:]]),
-            "threshold": np.asarray(calibration.threshold if calibration else 0.0),
-        },
-    )
+    clean, *shifted = (outputs["ours/routing_score"] for _, outputs in answered)
+    if shifted:
+        threshold = np.asarray(calibration.threshold if calibration else 0.0)
+        scores = {"clean": clean, "shifted": np.concatenate(shifted), "threshold": threshold}
+        writers.write_arrays(directory / "routing.npz", scores)
     images = answered[0][0].images
     picked = np.random.default_rng(seed).permutation(len(images.labels))[:NUM_EXAMPLES]
     chosen = EvalSet(images.records.subset(picked), images.ops)

@@ -19,6 +19,8 @@ from robust_jax.stages.context import Context
 from robust_jax.stages.networks import STORED
 from robust_jax.stages.routing import ROUTED
 
+# Of what a stage tells, what is added up, and under which name.
+_COSTS = {"seconds": "train_seconds", "compile_seconds": "compile_seconds", "flops": "train_flops"}
 # Stages and baselines that a method is the result of, and whose mixture some of them draw from.
 _NEEDED = {
     "teacher": ("teacher",),
@@ -67,10 +69,11 @@ def show(workdir: epath.Path) -> None:
 
 
 def costs(context: Context, method: str) -> dict[str, Any]:
-    """Returns tuned and total parameters and the seconds of training that a method needs.
+    """Returns tuned and total parameters and what the training that a method needs has cost.
 
-    Seconds are those of all that the method could not do without, distorted copies included,
-    compilation apart. The original model comes trained: it has none.
+    Seconds and operations are those of all that the method could not do without, distorted copies
+    included, compilation apart. The original model comes trained: it has none. What a stage of an
+    older version did not tell is absent.
     """
     plan, total = context.plan, context.plan.total_params
     if method == "original":
@@ -84,14 +87,18 @@ def costs(context: Context, method: str) -> dict[str, Any]:
     else:
         tuned = plan.tuned_with_heads(len(TUNED.get(trained, HEADS)))
     took = {
-        name: stages.result(context.workdir, name)["seconds"]
+        name: stages.result(context.workdir, name)
         for name in ("distort", "teacher", "cache", "distill")
     }
-    baselines = stages.result(context.workdir, "baselines")
-    took |= {name: times["seconds"] for name, times in baselines.items()}
+    took |= stages.result(context.workdir, "baselines")
     needed = _NEEDED[trained]
     mixtures = [context.mixture(context.config[_DRAWS[p]]) for p in needed if p in _DRAWS]
     if any(mixture.needs_copies for mixture in mixtures):
         needed = ("distort", *needed)
-    seconds = sum(took[part] for part in needed)
-    return {"tuned_params": tuned, "total_params": total, "train_seconds": seconds}
+    parts = [took[part] for part in needed]
+    summed = {
+        name: sum(part[key] for part in parts)
+        for key, name in _COSTS.items()
+        if all(key in part for part in parts)
+    }
+    return {"tuned_params": tuned, "total_params": total, **summed}

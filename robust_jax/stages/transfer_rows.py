@@ -19,7 +19,7 @@ from robust_jax.evals.classification import EvalSet
 from robust_jax.evals.features import extract
 from robust_jax.method import probe
 from robust_jax.report.terminal import aligned
-from robust_jax.stages.before_after import AFTER, BEFORE, BeforeAfter
+from robust_jax.stages.before_after import AFTER, BEFORE, FINE_TUNED, BeforeAfter
 
 Row = dict[str, Any]
 SHARED = ("dataset", "protocol", "seed")  # what the rows of before and after have in common
@@ -181,38 +181,46 @@ class Transfers:
     def _differences(self, rows: list[Row]) -> list[Row]:
         """Returns after minus before; both answer the same images, so the interval is paired."""
         found = []
-        for before, after in pairs(rows):
-            if before and after:
-                arrays = [writers.read_arrays(self._answers(row)) for row in (before, after)]
+        for both in together(rows):
+            if {BEFORE, AFTER} <= both.keys():
+                paths = [self._answers(both[method]) for method in (BEFORE, AFTER)]
+                arrays = [writers.read_arrays(path) for path in paths]
                 right = [np.float64(a["answers"] == a["labels"]) for a in arrays]
-                one = {key: before[key] for key in SHARED}
+                one = {key: both[BEFORE][key] for key in SHARED}
                 found.append(one | metrics.mean(right[1] - right[0])._asdict())
         return found
 
 
-def pairs(rows: list[Row]) -> list[tuple[Row | None, Row | None]]:
-    """Returns the rows before and after of each dataset, protocol and seed, in order."""
+def together(rows: list[Row]) -> list[dict[str, Row]]:
+    """Returns the rows of each dataset, protocol and seed by method, in order."""
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         found.setdefault(tuple(row[key] for key in SHARED), {})[row["method"]] = row
-    return [(both.get(BEFORE), both.get(AFTER)) for both in found.values()]
+    return list(found.values())
 
 
 def format_table(content: Mapping[str, Any]) -> str:
-    """Returns the table before, after, difference, in percent with 95 % intervals."""
-    grid = [["dataset", "protocol", "metric", "before", "after", "difference"]]
+    """Returns the table before, after, after minus before, in percent with 95 % intervals.
+
+    A fine-tuned student has a column where there is one.
+    """
+    shown = {BEFORE: "before", AFTER: "after", FINE_TUNED: "fine-tuned"}
+    if all(row["method"] != FINE_TUNED for row in content["rows"]):
+        del shown[FINE_TUNED]
+    grid = [["dataset", "protocol", "metric", *shown.values(), "difference"]]
     differences = {tuple(d[key] for key in SHARED): d for d in content.get("differences", [])}
-    for both in pairs(content["rows"]):
-        first = next(row for row in both if row)
+    for rows in together(content["rows"]):
+        first = next(iter(rows.values()))
         for metric, label in METRICS.items():
-            known = [row[metric] if row else None for row in both]
+            known = {method: rows[method][metric] for method in shown if method in rows}
             change = "-"
-            if known[0] and known[1]:
-                change = f"{100 * (known[1]['value'] - known[0]['value']):+.1f}"
+            if {BEFORE, AFTER} <= known.keys():
+                change = f"{100 * (known[AFTER]['value'] - known[BEFORE]['value']):+.1f}"
                 if metric == "accuracy":
                     paired = differences[tuple(first[key] for key in SHARED)]
                     change += _interval(paired, "+")
-            cells = [f"{100 * e['value']:.1f}{_interval(e)}" if e else "-" for e in known]
+            found = [known.get(method) for method in shown]
+            cells = [f"{100 * e['value']:.1f}{_interval(e)}" if e else "-" for e in found]
             protocol = first["protocol"] + (f", seed {first['seed']}" if first["seed"] else "")
             grid.append([first["dataset"], protocol, label, *cells, change])
     return aligned(grid, names=len(grid[0]))

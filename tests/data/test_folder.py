@@ -12,7 +12,7 @@ from robust_jax.data import folder, sources
 
 def config(**keys):
     return ml_collections.ConfigDict(
-        {"source": "folder", "dir": "", "max_bad_images": 0, "verify": True} | keys
+        {"source": "folder", "dir": "", "classes": (), "max_bad_images": 0, "verify": True} | keys
     )
 
 

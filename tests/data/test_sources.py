@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from robust_jax import config as config_lib
 from robust_jax.data import sources
 
 
 def config(**keys):
-    return ml_collections.ConfigDict({"source": "digits", "file": ""} | keys)
+    return ml_collections.ConfigDict({"source": "digits", "file": "", "classes": ()} | keys)
 
 
 def test_digits_are_the_fixed_stratified_split():
@@ -121,3 +122,22 @@ def test_unknown_source_and_split_are_told():
         sources.load(config(source="foldr"), "train")
     with pytest.raises(ValueError, match=r"unknown split; got 'test'; use one of train, val"):
         sources.load(config(source="digits"), "test")
+
+
+def test_some_of_the_classes():
+    data = config_lib.base().data
+    whole = sources.load(data, "val")
+    data.classes = ("7", "2")
+    some = sources.load(data, "val")
+    assert some.class_names == ("7", "2")
+    kept = np.flatnonzero(np.isin(whole.labels, (2, 7)))
+    assert len(some) == len(kept) > 50
+    np.testing.assert_array_equal(some.labels, np.where(whole.labels[kept] == 7, 0, 1))
+    for i in (0, len(some) - 1):
+        np.testing.assert_array_equal(some.read(i), whole.read(kept[i]))
+    data.classes = ("2", "7")
+    assert len({whole.fingerprint, some.fingerprint, sources.load(data, "val").fingerprint}) == 3
+    for wrong, message in ((("2", "x"), "lacks; got 'x'"), (("2", "2"), "class twice")):
+        data.classes = wrong
+        with pytest.raises(ValueError, match=message):
+            sources.load(data, "val")

@@ -1,29 +1,10 @@
 import re
-from html.parser import HTMLParser
 
 import pytest
+from page_reader import Reader
 from PIL import Image
 
 from robust_jax.report import page
-
-
-class Reader(HTMLParser):
-    """Collects tags and addresses, and checks that every element is closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.links = [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.links += [value for key, value in attrs if key in ("src", "href")]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def cells(text, label):

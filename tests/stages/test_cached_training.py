@@ -1,11 +1,15 @@
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from runs import copy_run, quick_config, run, tuned
 
+from robust_jax import costs, models, stages, writers
 from robust_jax.stages import cache
+from robust_jax.stages.context import Context
 
 pytest_plugins = ["finished_run"]
 
@@ -21,6 +25,42 @@ def test_cached_and_streamed_training_agree(finished, tmp_path, capsys):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), cached, streamed)
     start = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(streamed["heads"]))
     assert start > 2e-3  # they were trained at all
+
+
+def test_what_the_cache_costs(finished, tmp_path):
+    workdir = epath.Path(copy_run(finished, tmp_path / "run"))
+    config = quick_config(cache__use="true", stages=("cache",))
+    run(config, workdir, rerun=["cache"])
+    found = stages.result(workdir, "cache")
+    assert found["seconds"] > 0 and found["compile_seconds"] > 0
+    context = Context(config, workdir)
+    images = 2 * 32 * -(-len(context.augmented_set()) // 32)
+    whole = 0.0
+    for network in ("student", "teacher"):
+        model, entry = context.network(network)
+        variables = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), context.shapes(model))
+
+        def forward(variables, batch, model=model, entry=entry):
+            return model.apply(variables, models.normalise(batch, entry))
+
+        batch = np.zeros((1, 32, 32, 3), np.uint8)
+        whole += costs.flops(images, forward, variables, batch)["flops"]
+    assert 0.8 * whole < found["flops"] < whole  # without the tail
+
+    # A build that was interrupted after its first block goes on counting.
+    marker = workdir / "stages" / "cache.json"
+    before = writers.read_json(marker)
+    writers.write_json(marker, {**before, "done": False})
+    writers.write_json(workdir / "cache" / "done.json", {"elements": 32, "seconds": 1000.0})
+    writers.write_json(workdir / "cache" / "compile.json", {"compile_seconds": 500.0})
+    run(config, workdir)
+    again = stages.result(workdir, "cache")
+    assert 1000 < again["seconds"] < 1100
+    assert 500 < again["compile_seconds"] < 600
+    assert again["flops"] == found["flops"]
+
+    unused = stages.result(epath.Path(finished), "cache")  # `auto` streamed there
+    assert [unused[key] for key in ("seconds", "compile_seconds", "flops")] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The stage `distort`, and the command that does the same beforehand."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from etils import epath
 from PIL import Image
 from runs import FOLDERS, folder_config, make_folder, run
 
-from robust_jax import distort, stages
+from robust_jax import costs, distort, stages
 from robust_jax.data.copies import read_manifest
 
 NETWORKS = ("cae", "edsr", "noise2net")
@@ -77,7 +79,7 @@ def test_every_training_image_is_distorted_by_every_network(finished):
 def test_the_result_tells_the_time_and_what_the_networks_can(finished):
     found = stages.result(epath.Path(finished), "distort")
     quality = {f"{kind}_{key}" for kind in ("cae", "edsr") for key in ("psnr", "psnr_trivial")}
-    assert found.keys() == {"seconds"} | quality
+    assert found.keys() == distort.NO_COSTS.keys() | quality
     assert all(value > 0 for value in found.values())
     made = read_manifest(epath.Path(finished) / "distort" / "copies")["copies"]
     assert made.keys() == set(NAMES)
@@ -103,7 +105,7 @@ def test_copies_of_another_run_are_used_for_the_same_images_only(
         **MIXTURES,
     }
     run(config(images, **keys), tmp_path / "same")
-    assert stages.result(epath.Path(tmp_path / "same"), "distort") == {"seconds": 0.0}
+    assert stages.result(epath.Path(tmp_path / "same"), "distort") == distort.NO_COSTS
     assert not (tmp_path / "same" / "distort").exists()
     assert "distort: 3 copies of 40 images" in capsys.readouterr().out
 
@@ -121,13 +123,40 @@ def test_copies_of_another_run_are_used_for_the_same_images_only(
 
 def test_without_networks_nothing_is_made(images, tmp_path, capsys):
     run(config(images, stages=("distort",)), tmp_path)
-    assert stages.result(epath.Path(tmp_path), "distort") == {"seconds": 0.0}
+    assert stages.result(epath.Path(tmp_path), "distort") == distort.NO_COSTS
     assert not (tmp_path / "distort").exists()
     out = capsys.readouterr().out
     assert "distort: distort.networks names no network, no copies are made" in out
     with pytest.raises(ValueError, match=r"augmented.mixture: nothing to draw chained from; got"):
         run(config(images, augmented__mixture__chained=1.0), tmp_path / "chained")
     assert not (tmp_path / "chained").exists()
+
+
+def compiled(target):
+    return costs.compiled_before(target / "networks" / "distort" / "compile.json")
+
+
+def test_what_distorting_costs(images, tmp_path):
+    """Compilation is told apart, and what an interrupted call has spent is added."""
+    c = config(images, distort__networks=("noise2net",), stages=("distort",))
+    run(c, tmp_path / "run")
+    found = stages.result(epath.Path(tmp_path / "run"), "distort")
+    once = 40 * 12 * 2 * 32 * 32 * 9 * 16 * 16  # twelve convolutions an image
+    assert found["flops"] == pytest.approx(once, rel=0.1)
+    assert 0 < found["seconds"] < 100
+    assert found["compile_seconds"] > 0
+
+    marker = tmp_path / "run" / "stages" / "distort.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "done": False}))
+    directory = tmp_path / "run" / "distort"
+    done = directory / "copies" / "done.json"
+    done.write_text(json.dumps({"records": 0, "seconds": 1000.0}))
+    (directory / "compile.json").write_text(json.dumps({"compile_seconds": 500.0}))
+    run(c, tmp_path / "run")
+    again = stages.result(epath.Path(tmp_path / "run"), "distort")
+    assert 1000 < again["seconds"] < 1000 + found["seconds"] + 50
+    assert 500 < again["compile_seconds"] < 700
+    assert again["flops"] == found["flops"]
 
 
 @pytest.mark.parametrize(
@@ -143,10 +172,13 @@ def test_copies_made_beforehand(tmp_path, capsys, networks):
     assert f"{len(names)} copies of 10 images in " in capsys.readouterr().out
     files = copy_files(target)
     assert files.keys() == {f"{n}/{k}/{i:08d}.jpg" for n in names for i, k in enumerate(FOLDERS)}
+    first = compiled(target)
+    assert first > 0
     before = {name: path.read_bytes() for name, path in files.items()}
     assert before["noise2net_0/cat/00000002.jpg"] != before["noise2net_1/cat/00000002.jpg"]
     distort.main(command)  # once more, nothing is left to do
     assert {name: path.read_bytes() for name, path in copy_files(target).items()} == before
+    assert compiled(target) == first
     with pytest.raises(ValueError, match=r"made in another way; got another made_from.seed in"):
         distort.main([*command, "--seed", "1"])
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from etils import epath
 from runs import copy_run, quick_config, run
@@ -134,3 +136,20 @@ def test_stages_that_lack_what_they_need_are_told(finished, tmp_path):
         stages.check(epath.Path(tmp_path), quick_config(stages=("distill", "evaluate")), "")
     with pytest.raises(ValueError, match=message):
         check(finished, rerun=["cache"], stages=("distill",))
+
+
+def test_an_evaluation_without_corruptions(finished, tmp_path):
+    workdir = copy_run(finished, tmp_path / "run", without=("evaluate", "report"))
+    run(quick_config(evaluate__corruptions=()), workdir)
+    there, here = (
+        json.loads((path / "summary.json").read_text())["methods"] for path in (finished, workdir)
+    )
+    absent = {"corrupted_accuracy", "accuracy_by_corruption", "f_correct_shift", "routing_auroc"}
+    for method, entry in here.items():
+        want = {key: value for key, value in there[method].items() if key not in absent}
+        assert entry == want, method
+    page = (workdir / "report" / "index.html").read_text()
+    assert "Routing between the heads" not in page
+    assert "Clean against corrupted" not in page
+    assert (workdir / "evaluate" / "examples.npz").exists()
+    assert not (workdir / "evaluate" / "routing.npz").exists()

@@ -9,10 +9,11 @@ import pytest
 from runs import copy_run, networks, quick_config, run, tuned
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from robust_jax import config as config_lib
 from robust_jax import models
 from robust_jax.checkpoint import parameter_hash
 from robust_jax.data.pipeline import ordered_batches
-from robust_jax.stages import answers, wise_ft
+from robust_jax.stages import answers, before_after, transfer_rows, wise_ft
 from robust_jax.stages.context import Context
 
 pytest_plugins = ["finished_run"]
@@ -57,10 +58,47 @@ def test_rows_and_costs(compared):
     for name in METHODS:
         entry = summary[name]
         assert entry["tuned_params"] == entry["total_params"] == original["total_params"]
-        assert set(original) | {"train_seconds"} == set(entry)
-    assert summary["full_finetune"]["train_seconds"] == took["full_finetune"]["seconds"]
-    both = took["full_finetune"]["seconds"] + took["wise_ft"]["seconds"]
-    assert summary["wise_ft"]["train_seconds"] == pytest.approx(both)
+        assert set(original) | {"train_seconds", "compile_seconds", "train_flops"} == set(entry)
+    for cost, key in (
+        ("train_seconds", "seconds"),
+        ("compile_seconds", "compile_seconds"),
+        ("train_flops", "flops"),
+    ):
+        assert summary["full_finetune"][cost] == took["full_finetune"][key]
+        both = took["full_finetune"][key] + took["wise_ft"][key]
+        assert summary["wise_ft"][cost] == pytest.approx(both)
+
+
+def test_what_is_tuned_with_a_frozen_trunk_costs_less(compared):
+    tuning, whole = facts(compared, "distill"), facts(compared, "baselines")
+    per_step = whole["full_finetune"]["flops"] / 6
+    assert 0 < tuning["flops"] / 4 < per_step / 2
+    # Plain cross-entropy sees one view of three.
+    assert whole["lp_ft"]["flops"] / 6 == pytest.approx(per_step / 3, rel=0.05)
+    # Without backward passes: two views of each held-out image for each of eleven networks.
+    forward = whole["lp_ft"]["flops"] / 6 / 32 / 3
+    size = 64 * -(-len(Context(options(), compared).calibration_set()) // 64)
+    assert whole["wise_ft"]["flops"] == pytest.approx(11 * 2 * size * forward, rel=0.15)
+    summary = json.loads((compared / "summary.json").read_text())["methods"]
+    needed = [facts(compared, stage) for stage in ("teacher", "cache", "distill")]
+    for cost, key in (("train_flops", "flops"), ("compile_seconds", "compile_seconds")):
+        assert summary["ours"][cost] == sum(found[key] for found in needed)
+
+
+def test_costs_that_an_older_version_did_not_tell_are_absent(compared, tmp_path):
+    workdir = copy_run(compared, tmp_path / "run")
+    path = workdir / "stages" / "teacher.json"
+    marker = json.loads(path.read_text())
+    for key in ("flops", "compile_seconds"):
+        del marker["result"][key]
+    path.write_text(json.dumps(marker))
+    run(options(), workdir, rerun=["report"])
+    summary = json.loads((workdir / "summary.json").read_text())["methods"]
+    costs = {"train_seconds", "train_flops", "compile_seconds"}
+    assert costs & set(summary["ours"]) == {"train_seconds"}
+    assert costs <= set(summary["full_finetune"])
+    page = (workdir / "report" / "index.html").read_text()
+    assert "training FLOPs" in page and "compile s" in page
 
 
 def test_the_losses_are_those_of_their_papers(compared):
@@ -166,3 +204,27 @@ def test_without_kd_the_teacher_is_never_asked(finished, tmp_path):
     config.stages = ("distill",)
     with pytest.raises((ValueError, FileNotFoundError), match="teacher"):
         run(config, workdir)
+
+
+def test_the_fine_tuned_network_is_transferred_too(compared):
+    """It is the network that was stored, not a tail behind the student's trunk."""
+    base = config_lib.base().data
+    views = {key: base[key] for key in ("train_ops", "eval_ops")}
+    found = before_after.of_run(compared, "combined", views)
+    assert set(found.networks) == {"original", "ours", "full_finetune"}
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    features = found.features(found.variables, {"image": pixels, "label": np.zeros(4, np.int32)})
+    net = networks(compared, options())
+    x = models.normalise(jax.numpy.asarray(pixels), net.student_entry)
+    for name, path in (("original", "pretrain"), ("full_finetune", "baselines/full_finetune")):
+        want = net.student_model.apply(net.variables(path), x, stop="head")
+        np.testing.assert_allclose(features[name], want, rtol=1e-4, atol=1e-4)
+    assert np.abs(features["full_finetune"] - features["original"]).max() > 1e-2
+    rows = []
+    for name, value in (("original", 0.25), ("full_finetune", 0.75)):
+        rows.append({"dataset": "d", "protocol": "p", "seed": 0, "method": name})
+        for metric in ("accuracy", "mean_per_class"):
+            rows[-1][metric] = {"value": value, "low": 0.0, "high": 1.0}
+    table = transfer_rows.format_table({"rows": rows}).splitlines()
+    assert table[0].split()[-4:] == ["before", "after", "fine-tuned", "difference"]
+    assert "25.0 [0.0, 100.0]  -" in table[2] and "75.0 [0.0, 100.0]" in table[2]

@@ -1,0 +1,44 @@
+"""Figure 4 of the supplement: how steady students answer on sequences, and who taught them."""
+
+from ml_collections import ConfigDict
+
+from configs.paper import scales
+from configs.paper.scales import Cell
+
+STUDENTS: tuple[str, ...] = ("clip_rn50", "clip_rn101", "clip_vit_b16")
+TEACHERS: tuple[str, ...] = ("resnet101", "vit_small_legacy48m")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the sweep; for `arg` see `scales`."""
+    scale = scales.start(arg)
+    c = scale.config
+    c.baselines.methods = ("apt",)
+    c.sweep.note = "No teacher is APT. Lower is steadier."
+    if scale.imagenet:
+        students, teachers = STUDENTS, TEACHERS
+        what, metric = "mFR in %", "benchmarks/imagenet_p/mfr"
+        c.evaluate.sets = scales.read("imagenet_p")
+        runs = {
+            (s, t): (*scales.student(s), *scales.teacher(t)) for s in students for t in teachers
+        }
+    else:
+        students, teachers = scales.SMALL_STUDENTS, scales.SMALL_TEACHERS
+        what, metric = "mean flip probability in %", "mean_flip_probability"
+        c.sweep.note += " Not divided by AlexNet's, whose flip probabilities are those of ImageNet."
+        c.evaluate.perturbations = ("all",)
+        c.evaluate.max_images = min(c.evaluate.max_images or 200, 200)
+        runs = {
+            (s, t): (("student.name", s), ("teacher.name", t)) for s in students for t in teachers
+        }
+    c.sweep.title = scales.name(scale, "Figure 4", f"students and their teachers, {what}")
+    c.sweep.runs = tuple(("-".join(pair), changes) for pair, changes in runs.items())
+    headings = ("no teacher", *teachers)
+    c.sweep.columns = tuple((heading, "percent") for heading in headings)
+    cells = list[Cell]()
+    for student in students:
+        cells.append((student, headings[0], f"{student}-{teachers[0]}", "apt", metric, None))
+        cells += [(student, t, f"{student}-{t}", "ours", metric, None) for t in teachers]
+    c.sweep.cells = tuple(cells)
+    c.sweep.figures = (("flips", "bars", headings, "", what),)
+    return c

@@ -1,0 +1,42 @@
+"""Table 6: how steady teachers answer on sequences, trained clean and with both recipes."""
+
+from ml_collections import ConfigDict
+
+from configs.paper import scales
+
+PAPER = {
+    "resnet34": (0.598, 0.416),
+    "resnet50": (0.571, 0.375),
+    "resnet101": (0.527, 0.346),
+    "vit_small_legacy48m": (0.492, 0.334),
+}
+SMALL = ("resnet_small", "resnet20", "vit_tiny8")
+METHODS = {"naive": "teacher_clean", "AugMix + DeepAugment": "teacher"}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the sweep; for `arg` see `scales`."""
+    scale = scales.start(arg)
+    c = scale.config
+    c.baselines.methods = ("teacher", "teacher_clean")
+    if scale.imagenet:
+        what, metric = "teachers, mFR in %", "benchmarks/imagenet_p/mfr"
+        c.evaluate.sets = scales.read("imagenet_p")
+        # The teachers are the subject; a run has a student, and this is a cheap one.
+        runs = {name: (*scales.student("resnet101"), *scales.teacher(name)) for name in PAPER}
+    else:
+        what, metric = "teachers, mean flip probability in %", "mean_flip_probability"
+        c.sweep.note = "Not divided by AlexNet's: its flip probabilities are those of ImageNet."
+        c.evaluate.perturbations = ("all",)
+        c.evaluate.max_images = min(c.evaluate.max_images or 200, 200)
+        runs = {name: (("teacher.name", name),) for name in SMALL}
+    c.sweep.title = scales.name(scale, "Table 6", what)
+    c.sweep.runs = tuple(runs.items())
+    c.sweep.columns = tuple((heading, "percent") for heading in METHODS)
+    c.sweep.cells = tuple(
+        (name, heading, name, method, metric, PAPER[name][i] if scale.imagenet else None)
+        for name in runs
+        for i, (heading, method) in enumerate(METHODS.items())
+    )
+    c.sweep.figures = (("flips", "bars", tuple(METHODS), "", what.partition(", ")[2]),)
+    return c
