@@ -82,12 +82,12 @@ def added(*parts: Mapping[str, float]) -> dict[str, float]:
     return {}
 
 
-def compiled_before(path: epath.PathLike) -> float:
-    """Returns the seconds that interrupted calls have added to the file `path`; 0 without one."""
-    found = writers.read_json(path)
-    return found["compile_seconds"] if found else 0.0
+def spent(path: epath.PathLike) -> dict[str, float]:
+    """Returns the seconds that calls of `spend`, interrupted ones too, have added to a file."""
+    return writers.read_json(path) or {}
 
 
-def add_compiling(path: epath.PathLike, seconds: float) -> None:
-    """Adds to the seconds in the file `path`."""
-    writers.write_json(path, {"compile_seconds": compiled_before(path) + seconds})
+def spend(path: epath.PathLike, **seconds: float) -> None:
+    """Adds to the seconds in a file, by name."""
+    before = spent(path)
+    writers.write_json(path, before | {k: before.get(k, 0.0) + v for k, v in seconds.items()})

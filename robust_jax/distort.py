@@ -113,10 +113,10 @@ def write(
         for kind, run in runs.items():
             compiled = run.func.lower(*run.args, *batch).compile()
             runs[kind] = functools.partial(compiled, *run.args)
-        costs.add_compiling(compiling, time.perf_counter() - began)
+        costs.spend(compiling, compile_seconds=time.perf_counter() - began)
     distortions = {kind: (runs[kind], determined) for kind, (_, _, determined) in made.items()}
     took = copies_lib.write(where, source, ops, distortions, seed=seed, batch_size=size)
-    copying = {"seconds": took, "compile_seconds": costs.compiled_before(compiling)}
+    copying = {"compile_seconds": 0.0, **costs.spent(compiling), "seconds": took}
     for key in copying:
         facts[key] = copying[key] + sum(found[key] for found in trained)
     return facts | costs.added(*trained, *counted)

@@ -34,9 +34,16 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     config, workdir, rerun, dry_run = _CONFIG.value, _WORKDIR.value, _RERUN.value, _DRY_RUN.value
     if config.sweep.title:
-        from robust_jax import sweep
+        from robust_jax import sweep, sweep_runs
 
-        sweep.run(config, workdir, run, shard=_SHARD.value, rerun=rerun, dry_run=dry_run)
+        if rerun:
+            raise ValueError(
+                f"--rerun is of one run; got {rerun} for a sweep; remove the runs below {workdir} "
+                "that should be made again"
+            )
+        changed = config_flags.get_override_values(flags.FLAGS["config"])
+        config = sweep_runs.without_paper(config, changed)
+        sweep.run(config, workdir, run, shard=_SHARD.value, dry_run=dry_run)
     elif _SHARD.value:
         raise ValueError(
             f"only a sweep can be spread by --shard; got {_SHARD.value!r} and a config without "
@@ -94,10 +101,10 @@ def run(
             f"this version runs on one host; got {jax.process_count()} processes; start one"
         )
     context = plan.make(config, workdir, index_dir=shared / "data")
-    stages.check(workdir, config, context.data_fingerprint, rerun)
+    stages.check(workdir, config, context.resolved, rerun)
     for name in rerun:
         stages.clear(workdir, name)
-    stages.adopt(workdir, config, context.data_fingerprint, others)
+    stages.adopt(workdir, config, context.resolved, others)
     writers.write_json(workdir / "config.json", config_lib.flatten(config))
     writers.write_json(workdir / "dataset.json", {"classes": list(context.class_names)})
     writers.write_json(workdir / "networks.json", context.entries_as_json())

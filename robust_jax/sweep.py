@@ -1,108 +1,31 @@
 """Sweeps: several runs, each with several seeds, in one workdir, that end in one table.
 
-`python -m robust_jax.main` runs a config whose `sweep.title` is set as a sweep. From the rows it
-leaves, the table is made again by `python -m robust_jax.sweep RESULTS --config FILE --out DIR`.
+`python -m robust_jax.main` runs a config whose `sweep.title` is set as a sweep. From its rows alone
+the table is made again by `python -m robust_jax.sweep W/results.jsonl --out DIR`.
 """
 
 import argparse
-import copy
 import json
-import re
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from etils import epath
 
 from robust_jax import config as config_lib
-from robust_jax import stages, validation, writers
+from robust_jax import stages, sweep_runs, validation, writers
 from robust_jax.report import sweep_page, sweep_table
 from robust_jax.stages import before_after, results, transfer_rows
+from robust_jax.sweep_runs import Run
 
 Row = dict[str, Any]
 COSTS = ("tuned_params", "total_params", "train_seconds", "compile_seconds", "train_flops")
-_OWN = {"title": "", "note": ""} | dict.fromkeys(
-    ("runs", "transfer", "columns", "cells", "figures"), ()
-)
-
-
-class Run(NamedTuple):
-    """One run of a sweep: a name, a seed, and the config of an ordinary run."""
-
-    name: str
-    seed: int
-    config: ml_collections.ConfigDict
-
-    def directory(self, workdir: epath.Path) -> epath.Path:
-        """Its own workdir."""
-        return workdir / "runs" / self.name / f"seed_{self.seed}"
-
-
-def expand(config: ml_collections.ConfigDict) -> list[Run]:
-    """Returns the runs of a sweep, those of the first seed first.
-
-    Raises:
-      ValueError: for an unknown key, a value of another type, or a name that is no file name.
-    """
-    section, found = config.sweep, []
-    names = [name for name, _ in section.runs]
-    if not names or not section.seeds:
-        raise ValueError(
-            f"a sweep needs runs and seeds; got runs {names} and seeds {section.seeds}; set both"
-        )
-    if len(set(names)) < len(names) or len(set(section.seeds)) < len(section.seeds):
-        raise ValueError(
-            f"a sweep has the same run twice; got runs {names} and seeds {section.seeds}; name "
-            "each once"
-        )
-    for name in names:
-        if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise ValueError(
-                f"a run's name names its directory; got {name!r}; use letters, digits, _ . + -"
-            )
-    sweep_table.validate(section)
-    for seed in section.seeds:
-        for name, changes in section.runs:
-            one = copy.deepcopy(config)
-            changes = dict(changes)
-            if unknown := [key for key in changes if key not in config_lib.flatten(config)]:
-                raise ValueError(
-                    f"run {name!r} changes an unknown key; got {unknown[0]!r}; see configs/base.py"
-                    + config_lib.nearest(unknown[0], config_lib.flatten(config))
-                )
-            try:
-                one.update_from_flattened_dict(changes)
-            except TypeError as error:
-                raise ValueError(
-                    f"run {name!r} changes a key to another type; got {changes} ({error}); see "
-                    "configs/base.py"
-                ) from error
-            one.seed = seed
-            one.sweep.update(_OWN)
-            one.sweep.seeds = (seed,)
-            found.append(Run(name, seed, one.lock()))
-    return found
-
-
-def shard_of(runs: Sequence[Run], shard: str) -> list[Run]:
-    """Returns the part "i/n" of the runs, i from 0; all of them for "".
-
-    Parts are contiguous, so that runs which share their first stages stay together.
-
-    Raises:
-      ValueError: for anything else.
-    """
-    if not shard:
-        return list(runs)
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not found or int(found[1]) >= int(found[2]):
-        raise ValueError(f"no such shard; got {shard!r}; write i/n with i from 0 to n - 1")
-    part, count = int(found[1]), int(found[2])
-    return [runs[i] for i in np.array_split(np.arange(len(runs)), count)[part]]
+# Keys that may change between two starts: what is shown, and how many seeds.
+_FREE = ("title", "note", "columns", "cells", "figures", "seeds")
 
 
 def run(
@@ -111,7 +34,6 @@ def run(
     execute: Callable[..., None],
     *,
     shard: str = "",
-    rerun: Sequence[str] = (),
     dry_run: bool = False,
 ) -> None:
     """Runs a sweep, or a part of it, from where it stopped; the last part makes the table.
@@ -121,25 +43,34 @@ def run(
       workdir: the same for all parts.
       execute: `main.run`, for each run.
       shard: "i/n" for one part of n.
-      rerun: stages to run again in every run of the part, with what depends on them.
       dry_run: only print the plan of every run.
 
     Raises:
-      ValueError: for a bad config of any of the runs, before the first one is begun.
+      ValueError: for a bad config of any of the runs, files that are missing, or a workdir of
+        another sweep, before the first run is begun.
     """
-    workdir, runs = epath.Path(workdir), expand(config)
+    workdir, runs = epath.Path(workdir), sweep_runs.expand(config)
     for one in runs:
         validation.validate(one.config, config_lib.base())
-    mine = shard_of(runs, shard)
+    mine = sweep_runs.shard_of(runs, shard)
+    transfers = sweep_runs.transfer_sections(config)
     print(f"sweep: {config.sweep.title}: {len(runs)} runs, {len(mine)} of them here")
+    absent = sweep_runs.absent_files(runs, transfers.values())
     if dry_run:
+        for name, changes in config.sweep.transfer:
+            print(f"transfer: {name}: {', '.join(f'{k}={v}' for k, v in changes)}")
+        if absent:
+            print(f"files not on this machine: {', '.join(absent)}")
         for one in runs[: len(config.sweep.runs)]:
             print(f"\nrun {one.name}, seeds {', '.join(map(str, config.sweep.seeds))}")
             execute(one.config, workdir, dry_run=True)
         return
-    for one in mine:
-        for name in rerun:
-            stages.clear(one.directory(workdir), name)
+    if absent:
+        raise ValueError(
+            f"files that the runs need are missing; got none at {', '.join(absent)}; put them "
+            "there, or change the config's paths"
+        )
+    _check_same(config, workdir)
     began = time.monotonic()
     for number, one in enumerate(mine):
         left = (time.monotonic() - began) / max(number, 1) * (len(mine) - number)
@@ -147,8 +78,8 @@ def run(
         print(f"\nrun {number + 1} of {len(mine)}: {one.name}, seed {one.seed}{guess}")
         others = [other.directory(workdir) for other in runs if other.seed == one.seed]
         own = one.directory(workdir)
-        execute(one.config, own, shared=workdir, others=[o for o in others if o != own])
-        if config.sweep.transfer:
+        execute(one.config, own, shared=workdir, others=[other for other in others if other != own])
+        if transfers:
             _transfer(config, one, own)
         jax.clear_caches()  # of a hundred networks otherwise
     waiting = [one for one in runs if not _is_finished(config, one.directory(workdir))]
@@ -158,46 +89,83 @@ def run(
             f"with the last; next: {waiting[0].name}, seed {waiting[0].seed}"
         )
         return
-    rows = [row for one in runs for row in _rows(one, one.directory(workdir))]
+    rows = [_header(config)]
+    rows += [row for one in runs for row in _rows(one, one.directory(workdir))]
     results.write(workdir, rows)
-    report(config, rows, workdir / "report")
+    report(rows, workdir / "results.jsonl", workdir / "report")
 
 
-def report(
-    config: ml_collections.ConfigDict, rows: Iterable[Row], directory: epath.PathLike
-) -> None:
+def _check_same(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Keeps the runs of one table under one config, whichever shard begins them."""
+    flat = {
+        key: value
+        for key, value in config_lib.flatten(config).items()
+        if key not in {f"sweep.{name}" for name in _FREE}
+    }
+    wanted = json.loads(json.dumps(flat))
+    found = writers.read_json(workdir / "sweep.json")
+    if found is None:
+        writers.write_json(workdir / "sweep.json", wanted)
+    elif changed := sorted(k for k in found.keys() | wanted if found.get(k) != wanted.get(k)):
+        raise ValueError(
+            f"{workdir} holds a sweep of another config; got other {', '.join(changed)}; restore "
+            "the values, or use another workdir"
+        )
+
+
+def _header(config: ml_collections.ConfigDict) -> Row:
+    """The first row of results.jsonl: how the others make a table."""
+    data = config.data
+    where = {"folder": data.dir, "tfds": data.name, "arrays": data.file}.get(data.source, "")
+    section = json.loads(json.dumps(config.sweep.to_dict()))
+    return {
+        "set": "sweep",
+        "dataset": epath.Path(where).name if where else data.source,
+        "sweep": {key: section[key] for key in _FREE},
+    }
+
+
+def report(rows: Iterable[Row], path: epath.PathLike, directory: epath.PathLike) -> None:
     """Writes and prints the table, the figures and the page of a sweep, from its rows alone.
 
     Args:
-      config: of the sweep.
-      rows: of the sweep's results.jsonl.
-      directory: where they go.
+      rows: of the sweep's results.jsonl, its header first.
+      path: of that file; the runs lie beside it.
+      directory: where table and page go.
+
+    Raises:
+      ValueError: when the rows are not of a sweep.
     """
-    rows = list(rows)
-    found = entries(rows)
+    header, *rows = rows
+    if header.get("set") != "sweep":
+        raise ValueError(
+            f"these are not the results of a sweep; got {header} as the first row of {path}; give "
+            "the results.jsonl of a sweep's workdir"
+        )
+    section, found = header["sweep"], entries(rows)
     counts = sorted({row["n"] for row in rows if row["set"] == "clean"})
-    data = config.data
-    where = {"folder": data.dir, "tfds": data.name, "arrays": data.file}.get(data.source, "")
     facts = {
-        "Dataset": epath.Path(where).name if where else data.source,
+        "Dataset": header["dataset"],
         "Test images": " to ".join(f"{n:,}" for n in dict.fromkeys(counts[:1] + counts[-1:])),
         "Seeds": ", ".join(map(str, sorted({seed for _, seed in found}))),
         "Runs": f"{len(found)}",
     }
-    links = [
-        (f"{name}, seed {seed}", f"../runs/{name}/seed_{seed}/report/index.html")
-        for name, seed in found
-    ]
-    section = config.sweep.to_dict()
-    page = sweep_page.write(epath.Path(directory), section, found, facts, links)
-    print(f"\n{config.sweep.title}\n{sweep_table.text(section, found)}\nreport: {page}")
+    root = epath.Path(path).parent / "runs"
+    links = []
+    for name, seed in found:
+        page = str(root / name / f"seed_{seed}" / "report" / "index.html")
+        if "://" not in f"{page}{directory}":
+            page = os.path.relpath(page, directory)
+        links.append((f"{name}, seed {seed}", page))
+    index = sweep_page.write(epath.Path(directory), section, found, facts, links)
+    print(f"\n{section['title']}\n{sweep_table.text(section, found)}\nreport: {index}")
 
 
 def entries(rows: Iterable[Row]) -> dict[tuple[str, int], dict[str, dict[str, Any]]]:
     """Returns (run, seed) -> method -> what summary.json says of it, its costs and transfers.
 
     Args:
-      rows: of the sweep's results.jsonl.
+      rows: of the sweep's results.jsonl, without its header.
     """
     grouped: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
@@ -216,30 +184,38 @@ def entries(rows: Iterable[Row]) -> dict[tuple[str, int], dict[str, dict[str, An
     return found
 
 
+def _transferred(config: ml_collections.ConfigDict) -> list[str]:
+    """The methods that the table shows a transfer of."""
+    cells = config.sweep.cells
+    return list(dict.fromkeys(cell[3] for cell in cells if str(cell[4]).startswith("transfer/")))
+
+
 def _transfer(config: ml_collections.ConfigDict, one: Run, directory: epath.Path) -> None:
-    """A linear probe on every dataset of the sweep: before, after, and fully fine-tuned."""
-    sections, base = {}, config_lib.base()
-    for name, changes in config.sweep.transfer:
-        sections[name] = copy.deepcopy(one.config.data)
-        sections[name].update(dict(changes))
+    """A linear probe on every dataset of the sweep."""
+    own = (before_after.BEFORE, before_after.AFTER)
+    beside = [method for method in _transferred(config) if method not in own]
     views = {key: one.config.data[key] for key in ("train_ops", "eval_ops")}
     transfers = transfer_rows.Transfers(
-        before_after.of_run(directory, "combined", views),
+        before_after.of_run(directory, "combined", views, beside),
         Path(directory / "transfer"),
         seed=one.seed,
         solver="auto",
         batch_size=one.config.evaluate.batch_size,
-        tuning=base.pretrain,
+        tuning=one.config.pretrain,
         intervals=one.config.train,
     )
-    print(transfer_rows.format_table(transfers.run(sections, ["linear_probe"])))
+    content = transfers.run(sweep_runs.transfer_sections(config), ["linear_probe"])
+    print(transfer_rows.format_table(content))
 
 
 def _is_finished(config: ml_collections.ConfigDict, directory: epath.Path) -> bool:
     if not stages.is_done(directory, "report"):
         return False
     rows = (writers.read_json(directory / "transfer" / "transfer.json") or {}).get("rows", [])
-    return {name for name, _ in config.sweep.transfer} <= {row["dataset"] for row in rows}
+    needed = {
+        (name, method) for name, _ in config.sweep.transfer for method in _transferred(config)
+    }
+    return needed <= {(row["dataset"], row["method"]) for row in rows}
 
 
 def _rows(one: Run, directory: epath.Path) -> list[Row]:
@@ -262,17 +238,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Reads the arguments and makes the table again."""
     parser = argparse.ArgumentParser(prog="python -m robust_jax.sweep", description=__doc__)
     parser.add_argument("results", metavar="RESULTS", help="results.jsonl of a sweep")
-    parser.add_argument("--config", required=True, help="configs/X.py[:arg] of the sweep")
     parser.add_argument("--out", required=True, metavar="DIR", help="where table and page go")
     args = parser.parse_args(argv)
-    path, config = epath.Path(args.results), config_lib.load(args.config)
-    if not config.sweep.title or not path.is_file():
-        raise ValueError(
-            f"not the results of a sweep; got {args.results!r} and {args.config!r}; give the "
-            "results.jsonl in a sweep's workdir, and its config"
-        )
-    sweep_table.validate(config.sweep)
-    report(config, map(json.loads, path.read_text().splitlines()), args.out)
+    path = epath.Path(args.results)
+    if not path.is_file():
+        raise ValueError(f"no such file; got {args.results!r}; give a sweep's results.jsonl")
+    report(map(json.loads, path.read_text().splitlines()), path, args.out)
 
 
 if __name__ == "__main__":

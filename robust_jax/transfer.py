@@ -65,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="where results, features and checkpoints go")
     add("--protocol", nargs="+", choices=PROTOCOLS, default=["linear_probe"])
     add("--head", default="combined", help="whose tail is robustified: combined, clean, unclean")
+    beside = ("full_finetune", "lp_ft", "wise_ft", "ours_no_kd")
+    add("--beside", nargs="+", default=[], choices=beside, help="baselines of the run, too")
     add("--solver", default="auto", help="of the probe: auto, sklearn or jax (auto, by size)")
     add("--seed", type=int, default=0, help="of what is held out, order and augmentation (0)")
     add("--feature_batch_size", type=int, default=128, help="images at a time (128)")
@@ -111,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             image_size=options.image_size,
         )
     else:
-        networks = before_after.of_run(options.network, options.head, views)
+        networks = before_after.of_run(options.network, options.head, views, options.beside)
     transfers = transfer_rows.Transfers(
         networks,
         options.out,

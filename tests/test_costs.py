@@ -94,9 +94,9 @@ def test_sums():
     assert costs.added({"flops": 1.0}, {"seconds": 5.0}) == {}
 
 
-def test_the_time_of_compiling_adds_up(tmp_path):
-    path = tmp_path / "cache" / "compile.json"
-    assert costs.compiled_before(path) == 0
-    costs.add_compiling(path, 1.5)
-    costs.add_compiling(path, 2.0)
-    assert costs.compiled_before(path) == 3.5
+def test_seconds_add_up_by_name(tmp_path):
+    path = tmp_path / "cache" / "spent.json"
+    assert costs.spent(path) == {}
+    costs.spend(path, one=1.5)
+    costs.spend(path, one=2.0, other=1.0)
+    assert costs.spent(path) == {"one": 3.5, "other": 1.0}

@@ -1,13 +1,14 @@
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
 from runs import ROOT, command, copy_run, quick_config, run
 
-from configs.paper import scales, table2
+from configs.paper import scales, table1, table2
 from robust_jax import config as config_lib
-from robust_jax import main, stages, sweep, writers
+from robust_jax import main, stages, sweep, sweep_runs, writers
 
 pytest_plugins = ["finished_run"]
 
@@ -29,7 +30,7 @@ def sweep_config(**changes):
 
 def test_runs_are_ordinary_configs_seed_by_seed():
     config = sweep_config(sweep__seeds=(0, 3))
-    runs = sweep.expand(config)
+    runs = sweep_runs.expand(config)
     assert [(r.name, r.seed) for r in runs] == [("one", 0), ("two", 0), ("one", 3), ("two", 3)]
     assert [r.config.seed for r in runs] == [0, 0, 3, 3]
     assert runs[3].config.baselines.methods == ("apt",)
@@ -55,7 +56,7 @@ def test_what_a_sweep_cannot_be(changes, message):
     config = sweep_config()
     config.sweep.update(changes)
     with pytest.raises(ValueError, match=message):
-        sweep.expand(config)
+        sweep_runs.expand(config)
 
 
 def test_a_bad_run_is_told_before_the_first_one_begins(tmp_path):
@@ -67,13 +68,13 @@ def test_a_bad_run_is_told_before_the_first_one_begins(tmp_path):
 
 
 def test_shards_are_contiguous_and_together_everything():
-    runs = sweep.expand(sweep_config(sweep__seeds=(0, 1, 2)))
-    parts = [sweep.shard_of(runs, f"{i}/4") for i in range(4)]
+    runs = sweep_runs.expand(sweep_config(sweep__seeds=(0, 1, 2)))
+    parts = [sweep_runs.shard_of(runs, f"{i}/4") for i in range(4)]
     assert [len(part) for part in parts] == [2, 2, 1, 1]
-    assert [one for part in parts for one in part] == runs == sweep.shard_of(runs, "")
+    assert [one for part in parts for one in part] == runs == sweep_runs.shard_of(runs, "")
     for wrong in ("4/4", "1", "a/b", "-1/2", "0/0"):
         with pytest.raises(ValueError, match="no such shard"):
-            sweep.shard_of(runs, wrong)
+            sweep_runs.shard_of(runs, wrong)
 
 
 def test_a_shard_of_an_ordinary_run_is_an_error(tmp_path):
@@ -89,15 +90,16 @@ def adopted(workdir):
     return [name for name in stages.STAGES if stages.is_done(workdir, name)]
 
 
-def begin(finished, tmp_path, **changes):
+def resolved(workdir):
+    """What the stages of a workdir were begun with beside the config."""
+    found = writers.read_json(sweep.epath.Path(workdir) / "stages" / "pretrain.json")["config"]
+    return {k: v for k, v in found.items() if k.startswith(("resolved.", "data.fingerprint"))}
+
+
+def begin(finished, tmp_path, beside=None, **changes):
     """Takes over what fits from a finished run; returns the new workdir and its done stages."""
-    workdir = sweep.epath.Path(tmp_path / "new")
-    other = sweep.epath.Path(finished)
-    fingerprint = writers.read_json(other / "stages" / "pretrain.json")["config"][
-        "data.fingerprint"
-    ]
-    config = quick_config(**changes)
-    stages.adopt(workdir, config, fingerprint, [other])
+    workdir, other = (sweep.epath.Path(path) for path in (tmp_path / "new", finished))
+    stages.adopt(workdir, quick_config(**changes), resolved(other) | (beside or {}), [other])
     return workdir, adopted(workdir)
 
 
@@ -125,21 +127,35 @@ def test_no_stage_is_taken_over_from_another_config(finished, tmp_path, changes,
     assert begin(finished, tmp_path, **changes)[1] == expected
 
 
-def test_no_stage_is_taken_over_on_top_of_another_result(finished, tmp_path):
+def test_copies_and_teachers_are_of_one_size_and_one_resize(finished, tmp_path):
+    """They are made for a student, though no key of theirs names it."""
+    for key, value in (("resolved.image_size", 64), ("resolved.distort.ops", "decode")):
+        beside = {key: value}
+        assert begin(finished, tmp_path / key, beside, student__name="vit_tiny")[1] == []
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "teacher"])
+def test_no_stage_is_taken_over_on_top_of_another_result(finished, tmp_path, stage):
     other = copy_run(finished, tmp_path / "other")
-    marker = other / "stages" / "teacher.json"
+    marker = other / "stages" / f"{stage}.json"
     found = json.loads(marker.read_text())
     found["result"]["seconds"] += 1.0  # the same config, trained once more
     marker.write_text(json.dumps(found))
-    workdir = sweep.epath.Path(tmp_path / "new")
-    fingerprint = found["config"]["data.fingerprint"]
-    stages.adopt(workdir, quick_config(), fingerprint, [sweep.epath.Path(other)])
-    # Of one run everything fits; with the teacher of the other one, its cache would not.
-    assert adopted(workdir) == [n for n in stages.STAGES if n != "report"]
-    (workdir / "stages" / "cache.json").unlink()
-    (workdir / "stages" / "distill.json").unlink()
-    stages.adopt(workdir, quick_config(), fingerprint, [sweep.epath.Path(finished)])
-    assert "cache" not in adopted(workdir)
+    workdir, done = begin(other, tmp_path)
+    # Of one run everything fits; with the network of another one, its students would not.
+    assert done == [n for n in stages.STAGES if n != "report"]
+    needed = [n for n in stages.dependants(stage) if n not in (stage, "report")]
+    for name in needed:
+        (workdir / "stages" / f"{name}.json").unlink()
+    if stage == "teacher":  # a cache that is not used says nothing of what is before it
+        assert json.loads((finished / "stages" / "cache.json").read_text())["result"] == {
+            "used": False,
+            **(nothing := {"seconds": 0.0, "compile_seconds": 0.0, "flops": 0.0}),
+            "teacher": nothing,
+        }
+        shutil.copy(finished / "stages" / "cache.json", workdir / "stages" / "cache.json")
+    stages.adopt(workdir, quick_config(), resolved(finished), [sweep.epath.Path(finished)])
+    assert not set(needed) - {"cache"} & set(adopted(workdir))
 
 
 def test_an_unfinished_stage_is_not_taken_over(finished, tmp_path):
@@ -175,7 +191,7 @@ def test_a_sweep_in_shards_ends_in_one_table(swept):
     assert f"{100 * accuracy:.1f}" in (swept / "report" / "table.md").read_text()
     assert "ours_no_kd" not in summaries["two"]["methods"]
     rows = [json.loads(line) for line in (swept / "results.jsonl").read_text().splitlines()]
-    found = sweep.entries(rows)
+    found = sweep.entries(rows[1:])
     assert set(found) == {("one", 0), ("two", 0)}
     for name, summary in summaries.items():
         for method, entry in summary["methods"].items():
@@ -189,12 +205,22 @@ def test_a_sweep_in_shards_ends_in_one_table(swept):
 
 
 def test_the_table_is_made_again_from_its_rows_alone(swept, tmp_path):
-    rows = tmp_path / "rows.jsonl"
+    rows = tmp_path / "moved" / "results.jsonl"
+    rows.parent.mkdir()
     rows.write_bytes((swept / "results.jsonl").read_bytes())
-    config = sweep_config()
-    sweep.report(config, map(json.loads, rows.read_text().splitlines()), tmp_path / "again")
-    for path in (swept / "report").iterdir():
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+    sweep.main([str(rows), "--out", str(rows.parent / "report")])
+    files = sorted(path.name for path in (swept / "report").iterdir())
+    assert {"index.html", "table.md"} <= set(files)
+    for name in files:
+        again = (rows.parent / "report" / name).read_bytes()
+        assert again == (swept / "report" / name).read_bytes(), name
+    sweep.main([str(rows), "--out", str(tmp_path / "elsewhere")])
+    page = (tmp_path / "elsewhere" / "index.html").read_text()
+    assert 'href="../moved/runs/one/seed_0/report/index.html"' in page
+    assert (
+        'href="../runs/one/seed_0/report/index.html"'
+        in (swept / "report" / "index.html").read_text()
+    )
 
 
 def test_a_finished_sweep_runs_nothing_again(swept, capsys):
@@ -205,8 +231,15 @@ def test_a_finished_sweep_runs_nothing_again(swept, capsys):
     assert said.count("stage report: done before") == 2
 
 
-def test_the_command_that_makes_a_table_again(tmp_path):
-    rows = []
+def test_a_workdir_holds_one_sweep(swept):
+    with pytest.raises(ValueError, match=r"of another config; got other evaluate.severities;"):
+        sweep.run(
+            sweep_config(evaluate__corruptions=("fog",), evaluate__severities=(2,)), swept, _execute
+        )
+
+
+def test_the_mean_over_seeds_and_its_interval(tmp_path):
+    rows = [sweep._header(table2.get_config("small"))]
     for seed in (0, 1):
         for method in table2.SMALL_METHODS:
             where = {"run": "all", "seed": seed, "method": method, "n": 10}
@@ -216,14 +249,51 @@ def test_the_command_that_makes_a_table_again(tmp_path):
             rows[-1]["corruption"], rows[-1]["severity"] = "fog", 1
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = "configs/paper/table2.py:small"
-    sweep.main([str(path), "--config", config, "--out", str(tmp_path / "out")])
+    sweep.main([str(path), "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "table.md").read_text()
     assert "0.55 ± 0.64" in text  # 0.05 * sqrt(2) / sqrt(2) * t(0.975, 1) = 0.05 * 12.706
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
     with pytest.raises(ValueError, match="not the results of a sweep"):
-        sweep.main([str(path), "--config", "configs/quickstart.py", "--out", str(tmp_path / "o")])
-    with pytest.raises(ValueError, match="not the results of a sweep"):
-        sweep.main(["absent", "--config", config, "--out", str(tmp_path / "o")])
+        sweep.main([str(path), "--out", str(tmp_path / "o")])
+    with pytest.raises(ValueError, match="no such file; got 'absent'"):
+        sweep.main(["absent", "--out", str(tmp_path / "o")])
+
+
+def test_the_papers_numbers_go_with_its_setting(capsys):
+    config = table1.get_config("imagenet")
+    same = sweep_runs.without_paper(
+        config, ["data.dir", "student.weights", "train.log_every_steps"]
+    )
+    assert same is config and capsys.readouterr().out == ""
+    other = sweep_runs.without_paper(config, ["data.dir", "distill.total_epochs"])
+    assert "left out: distill.total_epochs changed the setting" in capsys.readouterr().out
+    assert [cell[:5] for cell in other.sweep.cells] == [cell[:5] for cell in config.sweep.cells]
+    assert {cell[5] for cell in other.sweep.cells} == {None}
+
+
+def test_missing_files_are_told_before_the_first_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = sweep_config()
+    config.sweep.runs = (
+        ("one", ()),
+        ("two", (("evaluate.sets", ("c=folder_c:sets/c", "tfds:imagenet_r")),)),
+        ("three", (("student.weights", "w.pth"), ("teacher.weights", "hf://a/b"))),
+    )
+    config.sweep.transfer = (("pets", (("source", "folder"), ("dir", "pets"))),)
+    with pytest.raises(ValueError, match=r"missing; got none at sets/c, w\.pth, pets; put"):
+        sweep.run(config, tmp_path / "w", _execute)
+    assert not (tmp_path / "w").exists()
+    config.sweep.transfer = (("pets", (("sourse", "folder"),)),)
+    with pytest.raises(ValueError, match=r"transfer 'pets' changes an unknown key; got 'sourse'"):
+        sweep.run(config, tmp_path / "w", _execute)
+
+
+def test_rerun_is_of_one_run(tmp_path):
+    line = command(tmp_path / "w", "--rerun=distill", config="configs/paper/table2.py:small")
+    found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode != 0
+    assert "--rerun is of one run" in found.stderr
+    assert not (tmp_path / "w").exists()
 
 
 def test_scales():

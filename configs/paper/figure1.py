@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from configs.paper import scales
 
-FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)
+FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 METHODS = {"APT": "apt", "ours": "ours"}
 
 

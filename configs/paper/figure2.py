@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
             f"the others, {other[0]} to {other[-1]}": (("classes", other),),
         }
     c.sweep.title = scales.name(scale, "Figure 2", "transfer by a linear probe, accuracy in %")
-    c.sweep.note = "A linear probe on the features of the network: neither is tuned on the dataset."
+    c.sweep.note = "A linear probe on the features of each network, which themselves stay."
     c.sweep.runs, c.sweep.transfer = (("all", run),), tuple(datasets.items())
     c.sweep.columns = tuple((heading, "percent") for heading in METHODS)
     c.sweep.cells = tuple(

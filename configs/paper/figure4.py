@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         what, metric = "mean flip probability in %", "mean_flip_probability"
         c.sweep.note += " Not divided by AlexNet's, whose flip probabilities are those of ImageNet."
         c.evaluate.perturbations = ("all",)
-        c.evaluate.max_images = min(c.evaluate.max_images or 200, 200)
+        c.evaluate.max_images = min(c.evaluate.max_images or 100, 100)
         runs = {
             (s, t): (("student.name", s), ("teacher.name", t)) for s in students for t in teachers
         }

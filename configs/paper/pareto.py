@@ -7,7 +7,7 @@ from configs.paper.scales import Cell, Changes
 
 BUDGETS = {"imagenet": ("1100000", "2200000", "paper", "8600000"),
            "small": ("0.02", "0.05", "0.2")}  # fmt: skip
-EPOCHS = {"imagenet": (1.0, 3.0, 10.0), "small": (2.0, 5.0, 15.0)}
+EPOCHS = {"imagenet": (1.0, 3.0, 10.0), "small": (2.0, 10.0)}
 COLUMNS = (
     ("clean %", "percent"),
     ("-C %", "percent"),
@@ -44,8 +44,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.sweep.title = scales.name(scale, "Figure 1 of the paper", "what robustness costs")
     c.sweep.note = (
         "Behind ours and APT stands the part of the parameters that is tuned. Seconds and FLOPs "
-        "are of all that a method needs (for ours the teacher, the distorted copies and the cache "
-        "of features), compilation apart."
+        "are of all that a method needs (for ours the teacher and the cache of features, too), "
+        "compilation apart."
     )
     c.sweep.runs, c.sweep.columns = tuple(runs.items()), COLUMNS
     shown = ("clean_accuracy", metric, "tuned_params", "train_seconds", "compile_seconds",

@@ -25,8 +25,8 @@ WEIGHTS = {
     "resnet152": "hf://timm/resnet152.tv_in1k",
     "vit_b16": "hf://timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
     "vit_small_legacy48m": f"{FILES}/weights/vit_small_p16_224-15ec54c9.pth",
-    "clip_rn50": "hf://timm/resnet50_clip.openai",
-    "clip_rn101": "hf://timm/resnet101_clip.openai",
+    "clip_rn50": "hf://timm/resnet50_clip.openai/open_clip_pytorch_model.bin",
+    "clip_rn101": "hf://timm/resnet101_clip.openai/open_clip_pytorch_model.bin",
     "clip_vit_b32": "hf://openai/clip-vit-base-patch32",
     "clip_vit_b16": "hf://openai/clip-vit-base-patch16",
     "clip_vit_l14_336": "hf://openai/clip-vit-large-patch14-336",
@@ -90,7 +90,8 @@ def name(scale: Scale, paper: str, what: str) -> str:
     if scale.imagenet:
         return f"{paper}: {what}"
     data = scale.config.data
-    return f"{what} ({Path(data.dir).name if data.dir else 'digits'}, small; after {paper})"
+    images = Path(data.dir).name if data.dir else "digits"
+    return f"{what[0].upper()}{what[1:]} ({images}, small; after {paper})"
 
 
 def _imagenet() -> ConfigDict:
@@ -99,6 +100,8 @@ def _imagenet() -> ConfigDict:
     c.data.train_ops = recipes.IMAGENET_TRAIN_OPS
     c.data.calibration_images = 10_000
     recipes.deepaugment_augmix_imagenet(c)
+    c.distort.cae_weights = f"{FILES}/weights/model_final.state"
+    c.distort.edsr_weights = f"{FILES}/weights/edsr_baseline_x4-6b446fab.pt"
     c.augmented.mixture.update(c.teacher.mixture)
     c.augmented.replicas = 1
     c.method.tuned_params = "paper"
@@ -120,12 +123,10 @@ def _small(args: ConfigDict) -> ConfigDict:
         c.finetune.total_epochs = 5.0
     else:
         c = quickstart.get_config()
-        c.pretrain.total_epochs, c.teacher.total_epochs = 15.0, 12.0
+        c.pretrain.total_epochs = c.teacher.total_epochs = 10.0
+        c.augmented.replicas = 4
         c.finetune.update(optimizer="adamw", learning_rate=3e-4, total_epochs=10.0)
-    recipes.small(c)  # DeepAugment and AugMix
-    c.distort.fit_steps = 300
-    c.augmented.mixture.update(c.teacher.mixture)
-    c.finetune.loss = "cross_entropy"
+    c.teacher.loss = c.finetune.loss = "cross_entropy"  # one view a step, of AugMix alone
     c.evaluate.severities = (1, 3, 5)
     if args.runlocal:
         quickstart.runlocal(c)

@@ -15,7 +15,7 @@ PAPER = {
     "clip_vit_l14_336": (5.6e6, 450e6),
     "lit_b16b": (4.4e6, 195e6),
 }
-SMALL = ("resnet_small", "vit_tiny8", "resnet_medium")
+SMALL = ("vit_tiny8", "resnet_medium")
 COLUMNS = (("tuned", "count"), ("total", "count"), ("original, -C %", "percent"),
            ("ours, -C %", "percent"))  # fmt: skip
 

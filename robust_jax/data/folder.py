@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import json
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
@@ -207,7 +208,7 @@ def _unreadable(
             bar.update(len(chunk))
     if index:
         index.parent.mkdir(parents=True, exist_ok=True)
-        partial = index.with_suffix(f".{os.getpid()}.tmp")
+        partial = index.with_suffix(f".{uuid.uuid4().hex}.tmp")
         partial.write_text(json.dumps({"unreadable": bad}))
         partial.replace(index)  # so that a stop in between leaves no half index
     return bad

@@ -6,6 +6,7 @@ access: their encoded images are read into memory once, if they fit.
 
 import difflib
 import os
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -187,7 +188,7 @@ def _labels(records: Any, index: epath.Path | None) -> np.ndarray:
             bar.update(len(numbers))
     if index:
         index.parent.mkdir(parents=True, exist_ok=True)
-        partial = index.with_suffix(f".{os.getpid()}.tmp")
+        partial = index.with_suffix(f".{uuid.uuid4().hex}.tmp")
         with partial.open("wb") as file:
             np.save(file, labels)
         partial.replace(index)  # so that a stop in between leaves no half index

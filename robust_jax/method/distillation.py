@@ -31,15 +31,26 @@ def features(
       "z_clean", "z_aug" (boundary activations) and, with a teacher, "teacher_clean",
       "teacher_aug" f32[b, k].
     """
-    images = jnp.stack([batch["clean"], batch["aug"]], 1)
-    images = images.reshape(-1, *images.shape[2:])
-    z = student.trunk(frozen["student"], images)
+    z = student.trunk(frozen["student"], _images(batch))
     out = {"z_clean": z[0::2], "z_aug": z[1::2]}
     if teacher is not None:
-        model, entry = teacher
-        logits = model.apply(frozen["teacher"], normalise(images, entry)).astype(jnp.float32)
-        out |= {"teacher_clean": logits[0::2], "teacher_aug": logits[1::2]}
+        out |= answers(teacher, frozen["teacher"], batch)
     return jax.lax.stop_gradient(out)
+
+
+def answers(
+    teacher: tuple[Any, ModelEntry], variables: Any, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Returns what `features` has of the teacher alone: "teacher_clean" and "teacher_aug"."""
+    model, entry = teacher
+    logits = model.apply(variables, normalise(_images(batch), entry)).astype(jnp.float32)
+    return {"teacher_clean": logits[0::2], "teacher_aug": logits[1::2]}
+
+
+def _images(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Both views in turn, uint8[2b, h, w, 3]."""
+    images = jnp.stack([batch["clean"], batch["aug"]], 1)
+    return images.reshape(-1, *images.shape[2:])
 
 
 def make_step(

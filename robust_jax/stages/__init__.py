@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -64,6 +64,11 @@ def dependants(name: str) -> list[str]:
     return found
 
 
+def ancestors(name: str) -> list[str]:
+    """Returns every stage whose result a stage reads, directly or not, in order."""
+    return [other for other in STAGES if other != name and name in dependants(other)]
+
+
 def clear(workdir: epath.Path, name: str) -> None:
     """Removes the results of a stage and of everything that depends on it.
 
@@ -81,25 +86,28 @@ def clear(workdir: epath.Path, name: str) -> None:
 def adopt(
     workdir: epath.Path,
     config: ml_collections.ConfigDict,
-    data_fingerprint: str,
+    resolved: Mapping[str, Any],
     others: Sequence[epath.Path],
 ) -> None:
     """Takes over finished stages of other runs that were begun with the same config and data.
 
-    What a stage read must be here, too: a stage is taken only from a run whose results before it
-    are those that this run has. Files are linked, or copied where they cannot be; the report
-    speaks of one run alone, and is not taken.
+    What a stage read, directly or not, must be here, too: a stage is taken only from a run whose
+    results before it are those that this run has. Files are linked, or copied where they cannot
+    be; the report speaks of one run alone, and is not taken.
+
+    Args:
+      resolved: see `Context.resolved`.
     """
     for name, stage in STAGES.items():
         if name == "report" or name not in config.stages or _marker(workdir, name).exists():
             continue
-        wanted = _determinants(name, config, data_fingerprint)
+        wanted = _determinants(name, config, resolved)
         for other in others:
             marker = _read(other, name)
             if marker is None or not marker["done"] or marker["config"] != wanted:
                 continue
             # Times are part of the results: equal ones are of the same execution.
-            if any(_read(workdir, need) != _read(other, need) for need in stage.needs):
+            if any(_read(workdir, need) != _read(other, need) for need in ancestors(name)):
                 continue
             for output in stage.outputs:
                 _remove(workdir / output)
@@ -135,12 +143,15 @@ def _remove(path: epath.Path) -> None:
 def check(
     workdir: epath.Path,
     config: ml_collections.ConfigDict,
-    data_fingerprint: str,
+    resolved: Mapping[str, Any],
     rerun: Sequence[str] = (),
 ) -> None:
     """Compares what every stage of a workdir was begun with, this time's or not.
 
+    A key that is newer than the workdir had its default then.
+
     Args:
+      resolved: see `Context.resolved`.
       rerun: stages that are about to be cleared, with their dependants: those may differ.
 
     Raises:
@@ -156,11 +167,13 @@ def check(
                     f"{tuple(config.stages)} and no such result in {workdir}; add {need!r} to "
                     "config.stages"
                 )
+    defaults = config_lib.flatten(config_lib.base())
     for name in STAGES:
         marker = _read(workdir, name)
         if marker is None or name in cleared:
             continue
-        found, wanted = marker["config"], _determinants(name, config, data_fingerprint)
+        wanted = _determinants(name, config, resolved)
+        found = wanted | {k: v for k, v in defaults.items() if k in wanted} | marker["config"]
         changed = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
         if changed:
             lines = ", ".join(f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in changed)
@@ -183,7 +196,7 @@ def run(name: str, context: Any) -> None:
     if not path.exists():  # what an interrupted clearing left is of another config
         for output in STAGES[name].outputs:
             _remove(context.workdir / output)
-    marker = {"config": _determinants(name, context.config, context.data_fingerprint)}
+    marker = {"config": _determinants(name, context.config, context.resolved)}
     writers.write_json(path, {**marker, "done": False})
     result = importlib.import_module(f"robust_jax.stages.{name}").run(context)
     writers.write_json(path, {**marker, "done": True, "result": result or {}})
@@ -194,9 +207,9 @@ def _marker(workdir: epath.Path, name: str) -> epath.Path:
 
 
 def _determinants(
-    name: str, config: ml_collections.ConfigDict, data_fingerprint: str
+    name: str, config: ml_collections.ConfigDict, resolved: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return config_lib.subset(config, STAGES[name].keys) | {"data.fingerprint": data_fingerprint}
+    return config_lib.subset(config, STAGES[name].keys) | dict(resolved)
 
 
 def result(workdir: epath.Path, name: str) -> dict[str, Any]:

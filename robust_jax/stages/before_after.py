@@ -1,12 +1,12 @@
 """A network before robustifying and, of a run, after it: what transfer and its features start from.
 
-Both share the stages before the tuned tail, so these run once for both. Where a run fine-tuned all
-of the student, that network is a third.
+Both share the stages before the tuned tail, so these run once for both. Other networks that the run
+has trained may stand beside them.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +21,17 @@ from robust_jax.method.selection import HEADS
 from robust_jax.models import ModelEntry
 from robust_jax.stages.networks import Networks
 
-BEFORE, AFTER, FINE_TUNED = "original", "ours", "full_finetune"
+BEFORE, AFTER = "original", "ours"
+WHOLE, TUNED = ("full_finetune", "lp_ft", "wise_ft"), ("ours_no_kd",)  # that may stand beside
 
 
 @dataclasses.dataclass(frozen=True)
 class BeforeAfter:
-    """The networks "original" and, of a run, "ours" and perhaps "full_finetune".
+    """The networks "original" and, of a run, "ours" and what stands beside.
 
     Attributes:
       entry: their preprocessing.
-      networks: by name; "ours" has the tuned tail and the adapter of one head, not its bottleneck.
+      networks: by name; tuned ones have the tail and the adapter of one head, not its bottleneck.
       variables: by name, on the host.
       boundary: the first stage in which original and ours differ.
       dtype: of activations and products.
@@ -58,7 +59,7 @@ class BeforeAfter:
             z = self.networks[BEFORE].apply(variables[BEFORE], x, stop=self.boundary)
             found: dict[str, jax.Array] = {}
             for name, network in self.networks.items():
-                where = (x, None) if name == FINE_TUNED else (z, self.boundary)
+                where = (x, None) if name in WHOLE else (z, self.boundary)
                 feature = network.apply(variables[name], where[0], start=where[1], stop="head")
                 found[name] = feature.astype("float32")
             return found
@@ -74,17 +75,20 @@ class BeforeAfter:
         return dataclasses.replace(network, model=model)
 
 
-def of_run(workdir: epath.PathLike, head: str, views: Mapping[str, str]) -> BeforeAfter:
+def of_run(
+    workdir: epath.PathLike, head: str, views: Mapping[str, str], beside: Sequence[str] = ()
+) -> BeforeAfter:
     """Returns the student of a run before and after.
 
     Args:
       workdir: of the run.
       head: whose tail counts as "ours".
       views: train_ops and eval_ops, as in `config.data`; those of the run suit its own data only.
+      beside: some of `WHOLE` and `TUNED`, which the run has among its baselines.
 
     Raises:
       ValueError: when the directory holds no run, one of its stages has not finished, or there is
-        no such head.
+        no such head or baseline.
     """
     if head not in HEADS:
         raise ValueError(
@@ -100,10 +104,20 @@ def of_run(workdir: epath.PathLike, head: str, views: Mapping[str, str]) -> Befo
     after, variables = robustified(student, frozen, tuned, head)
     adapted = {BEFORE: Adapted(student.model), AFTER: after}
     arrays = {BEFORE: frozen, AFTER: variables}
-    if FINE_TUNED in networks.config.baselines.methods:
+    for name in beside:
+        if name not in (*WHOLE, *TUNED) or name not in networks.config.baselines.methods:
+            raise ValueError(
+                f"no such network to transfer; got {name!r}; name some of {(*WHOLE, *TUNED)} that "
+                f"the run has: {tuple(networks.config.baselines.methods)}"
+            )
         stages.result(networks.workdir, "baselines")
-        adapted[FINE_TUNED] = Adapted(student.model)
-        arrays[FINE_TUNED] = jax.device_get(networks.variables(f"baselines/{FINE_TUNED}"))
+        path = f"baselines/{name}"
+        if name in WHOLE:
+            adapted[name], found = Adapted(student.model), networks.variables(path)
+            arrays[name] = jax.device_get(found)
+        else:
+            tuned = jax.device_get(networks.tuned(path, HEADS))
+            adapted[name], arrays[name] = robustified(student, frozen, tuned, head)
     return _make(
         networks,
         adapted,

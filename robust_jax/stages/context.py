@@ -17,6 +17,8 @@ from robust_jax.stages.networks import Networks
 from robust_jax.state import TrainState
 from robust_jax.train import Batches, StepFn, train
 
+RESOLVED_OPS = ("train_ops", "augment_ops", "eval_ops", "distort.ops", "evaluate.perturbation_ops")
+
 
 class Context(Networks):
     """A run: its config and everything that is derived from config and data alone."""
@@ -64,7 +66,16 @@ class Context(Networks):
         }
         self.calibration = self.source.subset(self._parts["calibration"])
         self.train = self.source.subset(self._parts["train"])
-        self.data_fingerprint = config_lib.digest([self.source.fingerprint, self.val.fingerprint])
+
+    @functools.cached_property
+    def resolved(self) -> dict[str, Any]:
+        """What determines the results of stages beside the config, as plain values.
+
+        Ops are filled in with what the student wants, and decide about the teacher, too.
+        """
+        filled = {f"resolved.{key}": self.ops(key) for key in RESOLVED_OPS}
+        data = config_lib.digest([self.source.fingerprint, self.val.fingerprint])
+        return {"data.fingerprint": data, "resolved.image_size": self.image_size, **filled}
 
     @functools.cached_property
     def all_copies(self) -> Copies:

@@ -1,7 +1,6 @@
 """The networks of a run, from its config and class names alone: built, planned, restored."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -95,7 +94,7 @@ class Networks:
         return found
 
     def _entry(self, section: ml_collections.ConfigDict) -> models.ModelEntry:
-        if section.weights and not (self.dry_run and _absent(section.weights)):
+        if section.weights and not (self.dry_run and weights.is_elsewhere(section.weights)):
             return weights.find(section.weights, section.name).entry
         return models.entry(section.name)
 
@@ -107,7 +106,7 @@ class Networks:
     def absent_weights(self) -> tuple[str, ...]:
         """The weights of student and teacher that are not on this machine."""
         given = (self.config.student.weights, self.config.teacher.weights)
-        return tuple(address for address in given if address and _absent(address))
+        return tuple(address for address in given if address and weights.is_elsewhere(address))
 
     def entries_as_json(self) -> dict[str, Any]:
         """Returns the entries of student and teacher as plain values."""
@@ -186,14 +185,6 @@ class Networks:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), like
         )
         return checkpoint.load_tree(self.workdir / path, like)
-
-
-def _absent(address: str) -> bool:
-    """Whether weights have to be fetched, or are a local file that is not there."""
-    if address.startswith(("hf://", "gs://")):
-        return True
-    local = "://" not in address and address != weights.PRETRAINED
-    return local and not Path(address).expanduser().exists()
 
 
 _shapes = functools.lru_cache(maxsize=8)(models.shapes)

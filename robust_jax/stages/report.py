@@ -27,12 +27,12 @@ _NEEDED = {
     "teacher_clean": ("teacher_clean",),
     "full_finetune": ("full_finetune",),
     "lp_ft": ("lp_ft",),
-    "wise_ft": ("full_finetune", "wise_ft"),
-    "apt": ("cache", "apt"),
-    "ours_no_kd": ("cache", "ours_no_kd"),
+    "wise_ft": ("full_finetune",),  # what is chosen on held-out images is no training
+    "apt": ("features", "apt"),
+    "ours_no_kd": ("features", "ours_no_kd"),
     "ours": ("teacher", "cache", "distill"),
 }
-_DRAWS = {"teacher": "teacher", "full_finetune": "augmented", "cache": "augmented"}
+_DRAWS = {"teacher": "teacher"} | dict.fromkeys(("full_finetune", "cache", "features"), "augmented")
 
 
 def run(context: Context) -> None:
@@ -91,6 +91,8 @@ def costs(context: Context, method: str) -> dict[str, Any]:
         for name in ("distort", "teacher", "cache", "distill")
     }
     took |= stages.result(context.workdir, "baselines")
+    cache = took["cache"]  # without the teacher it is the features alone
+    took["features"] = {k: cache[k] - v for k, v in cache.get("teacher", {}).items()}
     needed = _NEEDED[trained]
     mixtures = [context.mixture(context.config[_DRAWS[p]]) for p in needed if p in _DRAWS]
     if any(mixture.needs_copies for mixture in mixtures):

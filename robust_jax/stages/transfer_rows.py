@@ -18,8 +18,9 @@ from robust_jax.evals import metrics, transfer
 from robust_jax.evals.classification import EvalSet
 from robust_jax.evals.features import extract
 from robust_jax.method import probe
+from robust_jax.report import label
 from robust_jax.report.terminal import aligned
-from robust_jax.stages.before_after import AFTER, BEFORE, FINE_TUNED, BeforeAfter
+from robust_jax.stages.before_after import AFTER, BEFORE, BeforeAfter
 
 Row = dict[str, Any]
 SHARED = ("dataset", "protocol", "seed")  # what the rows of before and after have in common
@@ -202,16 +203,16 @@ def together(rows: list[Row]) -> list[dict[str, Row]]:
 def format_table(content: Mapping[str, Any]) -> str:
     """Returns the table before, after, after minus before, in percent with 95 % intervals.
 
-    A fine-tuned student has a column where there is one.
+    Other networks have columns beside them.
     """
-    shown = {BEFORE: "before", AFTER: "after", FINE_TUNED: "fine-tuned"}
-    if all(row["method"] != FINE_TUNED for row in content["rows"]):
-        del shown[FINE_TUNED]
+    names = dict.fromkeys(row["method"] for row in content["rows"])
+    shown = {BEFORE: "before", AFTER: "after"}
+    shown |= {name: label(name) for name in names if name not in shown}
     grid = [["dataset", "protocol", "metric", *shown.values(), "difference"]]
     differences = {tuple(d[key] for key in SHARED): d for d in content.get("differences", [])}
     for rows in together(content["rows"]):
         first = next(iter(rows.values()))
-        for metric, label in METRICS.items():
+        for metric, called in METRICS.items():
             known = {method: rows[method][metric] for method in shown if method in rows}
             change = "-"
             if {BEFORE, AFTER} <= known.keys():
@@ -222,7 +223,7 @@ def format_table(content: Mapping[str, Any]) -> str:
             found = [known.get(method) for method in shown]
             cells = [f"{100 * e['value']:.1f}{_interval(e)}" if e else "-" for e in found]
             protocol = first["protocol"] + (f", seed {first['seed']}" if first["seed"] else "")
-            grid.append([first["dataset"], protocol, label, *cells, change])
+            grid.append([first["dataset"], protocol, called, *cells, change])
     return aligned(grid, names=len(grid[0]))
 
 

@@ -7,6 +7,7 @@ What a file needs of the network (the kind of GELU, the epsilon of its norms) an
 import dataclasses
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +21,16 @@ from robust_jax.weights.layers import RESAMPLE
 from robust_jax.weights.loading import Report
 from robust_jax.weights.mapping import Format, Tensor
 
-__all__ = ["Found", "Report", "find", "format_of", "formats", "load_text_tower"]
+__all__ = [
+    "Found",
+    "Report",
+    "find",
+    "format_of",
+    "formats",
+    "is_absent",
+    "is_elsewhere",
+    "load_text_tower",
+]
 
 PRETRAINED = "pretrained"  # in place of a path: the file inside an installed package
 
@@ -61,6 +71,17 @@ class Found:
             )
         except ValueError as error:
             raise ValueError(f"{self.file.path} as {self.entry.name}: {error}") from error
+
+
+def is_elsewhere(address: str) -> bool:
+    """Whether weights have to be fetched, or are a local file that is not there."""
+    return address.startswith(("hf://", "gs://")) or is_absent(address)
+
+
+def is_absent(address: str) -> bool:
+    """Whether an address is that of a local file or directory that is not there."""
+    local = "://" not in address and address != PRETRAINED
+    return local and not Path(address).expanduser().exists()
 
 
 def formats(row: ModelEntry) -> dict[str, Format]:

@@ -8,7 +8,7 @@ from etils import epath
 from runs import copy_run, quick_config, run, tuned
 
 from robust_jax import costs, models, stages, writers
-from robust_jax.stages import cache
+from robust_jax.stages import cache, report
 from robust_jax.stages.context import Context
 
 pytest_plugins = ["finished_run"]
@@ -35,7 +35,7 @@ def test_what_the_cache_costs(finished, tmp_path):
     assert found["seconds"] > 0 and found["compile_seconds"] > 0
     context = Context(config, workdir)
     images = 2 * 32 * -(-len(context.augmented_set()) // 32)
-    whole = 0.0
+    whole = {}
     for network in ("student", "teacher"):
         model, entry = context.network(network)
         variables = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), context.shapes(model))
@@ -44,19 +44,35 @@ def test_what_the_cache_costs(finished, tmp_path):
             return model.apply(variables, models.normalise(batch, entry))
 
         batch = np.zeros((1, 32, 32, 3), np.uint8)
-        whole += costs.flops(images, forward, variables, batch)["flops"]
-    assert 0.8 * whole < found["flops"] < whole  # without the tail
+        whole[network] = costs.flops(images, forward, variables, batch)["flops"]
+    taught = found["teacher"]
+    assert taught["flops"] == pytest.approx(whole["teacher"], rel=0.02)
+    trunk = found["flops"] - taught["flops"]
+    assert 0.8 * whole["student"] < trunk < whole["student"]  # without the tail
+    for key in ("seconds", "compile_seconds"):
+        assert 0 < taught[key] < found[key]
+    # Who has no teacher pays for the features alone.
+    tuning = {"stages": ("distill", "baselines"), "baselines__methods": ("apt",)}
+    run(quick_config(cache__use="true", **tuning), workdir)
+    said = {method: report.costs(context, method) for method in ("apt", "ours")}
+    tuned = stages.result(workdir, "baselines")["apt"]
+    for key, cost in (("flops", "train_flops"), ("seconds", "train_seconds")):
+        assert said["apt"][cost] == pytest.approx(found[key] - taught[key] + tuned[key])
+        needed = [stages.result(workdir, name)[key] for name in ("teacher", "cache", "distill")]
+        assert said["ours"][cost] == pytest.approx(sum(needed))
 
     # A build that was interrupted after its first block goes on counting.
     marker = workdir / "stages" / "cache.json"
     before = writers.read_json(marker)
     writers.write_json(marker, {**before, "done": False})
     writers.write_json(workdir / "cache" / "done.json", {"elements": 32, "seconds": 1000.0})
-    writers.write_json(workdir / "cache" / "compile.json", {"compile_seconds": 500.0})
+    spent = {"compile_trunk": 500.0, "compile_teacher": 70.0, "teacher": 30.0}
+    writers.write_json(workdir / "cache" / "spent.json", spent)
     run(config, workdir)
     again = stages.result(workdir, "cache")
     assert 1000 < again["seconds"] < 1100
-    assert 500 < again["compile_seconds"] < 600
+    assert 570 < again["compile_seconds"] < 670
+    assert 70 < again["teacher"]["compile_seconds"] < 120 and again["teacher"]["seconds"] > 30
     assert again["flops"] == found["flops"]
 
     unused = stages.result(epath.Path(finished), "cache")  # `auto` streamed there

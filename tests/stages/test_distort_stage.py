@@ -133,7 +133,7 @@ def test_without_networks_nothing_is_made(images, tmp_path, capsys):
 
 
 def compiled(target):
-    return costs.compiled_before(target / "networks" / "distort" / "compile.json")
+    return costs.spent(target / "networks" / "distort" / "compile.json")["compile_seconds"]
 
 
 def test_what_distorting_costs(images, tmp_path):
