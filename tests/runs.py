@@ -1,5 +1,6 @@
 """How tests start, copy and read runs, and the images they are given."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -52,6 +53,13 @@ def copy_run(workdir, target, *, without=()):
         shutil.rmtree(target / stage, ignore_errors=True)
         (target / "stages" / f"{stage}.json").unlink()
     return target
+
+
+def resolved(workdir):
+    """What the stages of a workdir were begun with beside the config."""
+    marker = json.loads((Path(workdir) / "stages" / "pretrain.json").read_text())
+    known = ("resolved.", "data.fingerprint")
+    return {key: value for key, value in marker["config"].items() if key.startswith(known)}
 
 
 def networks(workdir, config=None):

@@ -4,11 +4,11 @@ import shutil
 import subprocess
 
 import pytest
-from runs import ROOT, command, copy_run, quick_config, run
+from runs import ROOT, command, copy_run, quick_config, resolved, run
 
 from configs.paper import scales, table1, table2
 from robust_jax import config as config_lib
-from robust_jax import main, stages, sweep, sweep_runs, writers
+from robust_jax import main, stages, sweep, sweep_runs
 
 pytest_plugins = ["finished_run"]
 
@@ -88,12 +88,6 @@ def test_a_shard_of_an_ordinary_run_is_an_error(tmp_path):
 def adopted(workdir):
     """Stages that are done in a workdir."""
     return [name for name in stages.STAGES if stages.is_done(workdir, name)]
-
-
-def resolved(workdir):
-    """What the stages of a workdir were begun with beside the config."""
-    found = writers.read_json(sweep.epath.Path(workdir) / "stages" / "pretrain.json")["config"]
-    return {k: v for k, v in found.items() if k.startswith(("resolved.", "data.fingerprint"))}
 
 
 def begin(finished, tmp_path, beside=None, **changes):

@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         runs = [(*scales.student(STUDENT), *scales.teacher(name)) for name in teachers]
     else:
         metric, teachers = "corrupted_accuracy", SMALL
-        runs = [(("teacher.name", name),) for name in teachers]
+        runs = [scales.small_teacher(name) for name in teachers]
     c.sweep.runs = tuple(zip(teachers, runs, strict=True))
     c.sweep.columns = COLUMNS
     shown = (("teacher", "total_params"), ("teacher", metric), ("ours", metric))

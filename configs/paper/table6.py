@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.sweep.note = "Not divided by AlexNet's: its flip probabilities are those of ImageNet."
         c.evaluate.perturbations = ("all",)
         c.evaluate.max_images = min(c.evaluate.max_images or 100, 100)
-        runs = {name: (("teacher.name", name),) for name in SMALL}
+        runs = {name: scales.small_teacher(name) for name in SMALL}
         recipes.small(c)
         c.distort.fit_steps = c.distort.fit_steps or 500
     c.sweep.title = scales.name(scale, "Table 6", what)

@@ -29,7 +29,8 @@ def test_cached_and_streamed_training_agree(finished, tmp_path, capsys):
 
 def test_what_the_cache_costs(finished, tmp_path):
     workdir = epath.Path(copy_run(finished, tmp_path / "run"))
-    config = quick_config(cache__use="true", stages=("cache",))
+    options = {"cache__use": "true", "baselines__methods": ("apt",)}
+    config = quick_config(stages=("cache",), **options)
     run(config, workdir, rerun=["cache"])
     found = stages.result(workdir, "cache")
     assert found["seconds"] > 0 and found["compile_seconds"] > 0
@@ -52,8 +53,7 @@ def test_what_the_cache_costs(finished, tmp_path):
     for key in ("seconds", "compile_seconds"):
         assert 0 < taught[key] < found[key]
     # Who has no teacher pays for the features alone.
-    tuning = {"stages": ("distill", "baselines"), "baselines__methods": ("apt",)}
-    run(quick_config(cache__use="true", **tuning), workdir)
+    run(quick_config(stages=("distill", "baselines"), **options), workdir)
     said = {method: report.costs(context, method) for method in ("apt", "ours")}
     tuned = stages.result(workdir, "baselines")["apt"]
     for key, cost in (("flops", "train_flops"), ("seconds", "train_seconds")):

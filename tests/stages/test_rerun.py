@@ -2,7 +2,7 @@ import json
 
 import pytest
 from etils import epath
-from runs import copy_run, quick_config, run
+from runs import copy_run, quick_config, resolved, run
 
 from robust_jax import stages, writers
 
@@ -46,9 +46,7 @@ def markers(workdir):
 
 def check(workdir, rerun=(), **changes):
     """Checks a changed config against the workdir of a run on the same data."""
-    marker = writers.read_json(workdir / "stages" / "pretrain.json")
-    data = marker["config"]["data.fingerprint"]
-    stages.check(epath.Path(workdir), quick_config(**changes), data, rerun)
+    stages.check(epath.Path(workdir), quick_config(**changes), resolved(workdir), rerun)
 
 
 def told(capsys):
@@ -117,7 +115,28 @@ def test_keys_that_determine_nothing_and_stages_to_rerun_may_change(finished):
 def test_changed_data_is_refused(finished):
     message = r"stage 'pretrain' .*got data.fingerprint: '.*' -> 'other'"
     with pytest.raises(ValueError, match=message):
-        stages.check(epath.Path(finished), quick_config(), "other")
+        other = resolved(finished) | {"data.fingerprint": "other"}
+        stages.check(epath.Path(finished), quick_config(), other)
+
+
+def test_what_the_student_wants_of_images_decides_about_the_teacher_too(finished):
+    other = resolved(finished) | {"resolved.image_size": 64}
+    with pytest.raises(ValueError, match=r"stage '\w+' .*got resolved.image_size: 32 -> 64"):
+        stages.check(epath.Path(finished), quick_config(), other)
+
+
+def test_a_workdir_from_before_a_key_had_its_default(finished, tmp_path):
+    workdir = copy_run(finished, tmp_path / "run")
+    for path in (workdir / "stages").iterdir():
+        marker = json.loads(path.read_text())
+        for key in ("data.classes", "resolved.image_size"):
+            marker["config"].pop(key, None)
+        path.write_text(json.dumps(marker))
+    check(workdir)
+    with pytest.raises(ValueError, match=r"got data.classes: \[\] -> \['1', '2'\]"):
+        stages.check(
+            epath.Path(workdir), quick_config(data__classes=("1", "2")), resolved(finished)
+        )
 
 
 def test_the_result_of_an_unfinished_stage_is_told(tmp_path):
@@ -133,7 +152,7 @@ def test_the_result_of_an_unfinished_stage_is_told(tmp_path):
 def test_stages_that_lack_what_they_need_are_told(finished, tmp_path):
     message = r"stage 'distill' needs the result of 'cache'; got .*; add 'cache' to config.stages"
     with pytest.raises(ValueError, match=message):
-        stages.check(epath.Path(tmp_path), quick_config(stages=("distill", "evaluate")), "")
+        stages.check(epath.Path(tmp_path), quick_config(stages=("distill", "evaluate")), {})
     with pytest.raises(ValueError, match=message):
         check(finished, rerun=["cache"], stages=("distill",))
 
