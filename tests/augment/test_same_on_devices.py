@@ -53,12 +53,14 @@ def random_params(model):
 @pytest.mark.parametrize("kind", MODELS)
 def test_deepaugment(kind):
     network = distort.Network(MODELS[kind], random_params(MODELS[kind]), {})
-    made = check(lambda mesh: distort._deepaugment(kind, network, SECTION, mesh)[0], seeds())
+    run, params, _ = distort._deepaugment(kind, network, SECTION)
+    made = check(lambda mesh: on_mesh(run, mesh, params), seeds())
     assert len({image.tobytes() for image in made}) == B
 
 
 def test_noise2net():
-    made = check(lambda mesh: distort._noise2net(0.75, mesh)[0], seeds())
+    run, params, _ = distort._noise2net(0.75)
+    made = check(lambda mesh: on_mesh(run, mesh, params), seeds())
     change = np.abs(made.astype(int) - images()).mean((1, 2, 3))
     assert change.min() > 5
 
@@ -71,14 +73,14 @@ def test_augmix():
 
 def test_what_made_the_images_is_told():
     """The manifest of copies holds it, so that other networks are noticed."""
-    mesh, network = sharding.make_mesh(), distort.Network
+    network = distort.Network
     params = {kind: random_params(model) for kind, model in MODELS.items()}
     found = [
-        distort._deepaugment("edsr", network(MODELS["edsr"], params["edsr"], {}), section, mesh)[1]
+        distort._deepaugment("edsr", network(MODELS["edsr"], params["edsr"], {}), section)[2]
         for section in (SECTION, SECTION | {"edsr_shrink": 4}, SECTION | {"faithful": True})
     ]
     other = jax.tree.map(lambda x: x + 1, params["edsr"])
-    found.append(distort._deepaugment("edsr", network(MODELS["edsr"], other, {}), SECTION, mesh)[1])
+    found.append(distort._deepaugment("edsr", network(MODELS["edsr"], other, {}), SECTION)[2])
     assert [{k: v for k, v in f.items() if k not in ("model", "weights")} for f in found] == [
         {"faithful": False, "shrink": 2},
         {"faithful": False, "shrink": 4},
@@ -86,6 +88,6 @@ def test_what_made_the_images_is_told():
         {"faithful": False, "shrink": 2},
     ]
     assert found[0]["weights"] == found[1]["weights"] != found[3]["weights"]
-    cae = distort._deepaugment("cae", network(MODELS["cae"], params["cae"], {}), SECTION, mesh)[1]
+    cae = distort._deepaugment("cae", network(MODELS["cae"], params["cae"], {}), SECTION)[2]
     assert cae.keys() == {"model", "weights", "faithful"}
     assert cae["model"] != found[0]["model"]
