@@ -1,7 +1,7 @@
 """The two scales: `imagenet`, as the paper has it, and `small`, which takes minutes on a CPU.
 
 Every config here takes `small` (the default) or `imagenet`; of the small one also `dir=DIR` for a
-folder of images in place of the built-in digits, and `runlocal` for a check that takes a minute.
+folder of images in place of the built-in digits, and `runlocal` for a check of a few minutes.
 """
 
 from collections.abc import Iterable, Sequence
