@@ -182,6 +182,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Returns the keys whose values differ, or that one side lacks, in order."""
+    return sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the end of a message, "; did you mean ...?", or "" when nothing is near."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

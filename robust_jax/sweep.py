@@ -106,7 +106,7 @@ def _check_same(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     found = writers.read_json(workdir / "sweep.json")
     if found is None:
         writers.write_json(workdir / "sweep.json", wanted)
-    elif changed := sorted(k for k in found.keys() | wanted if found.get(k) != wanted.get(k)):
+    elif changed := config_lib.differing(found, wanted):
         raise ValueError(
             f"{workdir} holds a sweep of another config; got other {', '.join(changed)}; restore "
             "the values, or use another workdir"
@@ -204,8 +204,8 @@ def _transfer(config: ml_collections.ConfigDict, one: Run, directory: epath.Path
         tuning=one.config.pretrain,
         intervals=one.config.train,
     )
-    content = transfers.run(sweep_runs.transfer_sections(config), ["linear_probe"])
-    print(transfer_rows.format_table(content))
+    sections = sweep_runs.transfer_sections(config)
+    print(transfer_rows.format_table(transfers.run(sections, ["linear_probe"])))
 
 
 def _is_finished(config: ml_collections.ConfigDict, directory: epath.Path) -> bool:

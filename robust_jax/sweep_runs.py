@@ -13,12 +13,15 @@ from robust_jax import config as config_lib
 from robust_jax import weights
 from robust_jax.report import sweep_table
 
-_OWN = {"title": "", "note": ""} | dict.fromkeys(
-    ("runs", "transfer", "columns", "cells", "figures"), ()
-)
 # Config keys that name files.
-_WEIGHTS = ("student.weights", "teacher.weights", "distort.cae_weights", "distort.edsr_weights")
-_PATHS = (*_WEIGHTS, "student.zero_shot_head", "distort.dir")
+_PATHS = (
+    "student.weights",
+    "teacher.weights",
+    "distort.cae_weights",
+    "distort.edsr_weights",
+    "student.zero_shot_head",
+    "distort.dir",
+)
 # Keys that say where things are, or how they are computed, and not what.
 _PLACES = (
     *_PATHS,
@@ -69,12 +72,13 @@ def expand(config: ml_collections.ConfigDict) -> list[Run]:
                 f"a run's name names its directory; got {name!r}; use letters, digits, _ . + -"
             )
     sweep_table.validate(section)
+    ordinary = config_lib.base().sweep
     for seed in section.seeds:
         for name, changes in section.runs:
             one = copy.deepcopy(config)
             _change(one, changes, f"run {name!r}")
             one.seed = seed
-            one.sweep.update(_OWN)
+            one.sweep.update(ordinary)
             one.sweep.seeds = (seed,)
             found.append(Run(name, seed, one.lock()))
     return found

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import sys
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,7 +83,8 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a half of it."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    # Of its own name: several hosts may write the same file.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_bytes(data)
     temporary.replace(path)
 

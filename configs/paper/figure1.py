@@ -13,11 +13,7 @@ def get_config(arg: str = "") -> ConfigDict:
     scale = scales.start(arg)
     c = scale.config
     c.baselines.methods = ("apt",)
-    metric = "corrupted_accuracy"
-    pair: scales.Changes = ()
-    if scale.imagenet:
-        c.evaluate.sets, metric = scales.read("imagenet_c"), scales.IMAGENET_C
-        pair = (*scales.student("resnet101"), *scales.teacher("resnet34"))
+    metric, pair = scale.corrupted(), scale.pair("resnet101", "resnet34") if scale.imagenet else ()
     c.sweep.title = scales.name(scale, "Figure 1", "accuracy on -C against the data used")
     c.sweep.note = (
         "All of the augmented data is N' elements, of which the part a is used. The tuning is as "

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     datasets = DATASETS
     run: scales.Changes = ()
     if scale.imagenet:
-        run = (*scales.student("clip_vit_l14_336"), *scales.teacher("vit_b16"))
+        run = scale.pair("clip_vit_l14_336", "vit_b16")
     else:
         half, other = CIFAR_10 if c.data.source == "folder" else DIGITS
         c.data.classes = half

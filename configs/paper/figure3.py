@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.evaluate.sets = scales.read("imagenet_c", "imagenet_r")
         for name in students:
             for taught in teachers:
-                both = (*scales.student(name), *scales.teacher(taught))
+                both = scale.pair(name, taught)
                 runs[f"{name}-{taught}-probe"] = both
                 zero_shot: Changes = (
                     ("student.classifier", "zero_shot"),
@@ -46,8 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
         teachers = {name: name for name in scales.SMALL_TEACHERS}
         for name in students:
             for taught in teachers:
-                changes = (("student.name", name), ("teacher.name", taught))
-                runs[f"{name}-{taught}-probe"] = changes
+                runs[f"{name}-{taught}-probe"] = scale.pair(name, taught)
         c.sweep.note = "No teacher is APT. Networks of this size have no text tower."
     c.sweep.title = scales.name(scale, "Figure 3", "students and their teachers, accuracy in %")
     c.sweep.runs = tuple(runs.items())

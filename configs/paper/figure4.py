@@ -15,22 +15,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c = scale.config
     c.baselines.methods = ("apt",)
     c.sweep.note = "No teacher is APT. Lower is steadier."
-    if scale.imagenet:
-        students, teachers = STUDENTS, TEACHERS
-        what, metric = "mFR in %", "benchmarks/imagenet_p/mfr"
-        c.evaluate.sets = scales.read("imagenet_p")
-        runs = {
-            (s, t): (*scales.student(s), *scales.teacher(t)) for s in students for t in teachers
-        }
-    else:
+    what, metric = scale.flips()
+    students, teachers = STUDENTS, TEACHERS
+    if not scale.imagenet:
         students, teachers = scales.SMALL_STUDENTS, scales.SMALL_TEACHERS
-        what, metric = "mean flip probability in %", "mean_flip_probability"
         c.sweep.note += " Not divided by AlexNet's, whose flip probabilities are those of ImageNet."
-        c.evaluate.perturbations = ("all",)
-        c.evaluate.max_images = min(c.evaluate.max_images or 100, 100)
-        runs = {
-            (s, t): (("student.name", s), ("teacher.name", t)) for s in students for t in teachers
-        }
+    runs = {(s, t): scale.pair(s, t) for s in students for t in teachers}
     c.sweep.title = scales.name(scale, "Figure 4", f"students and their teachers, {what}")
     c.sweep.runs = tuple(("-".join(pair), changes) for pair, changes in runs.items())
     headings = ("no teacher", *teachers)

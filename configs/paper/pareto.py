@@ -22,11 +22,10 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the sweep; for `arg` see `scales`."""
     scale = scales.start(arg)
     c = scale.config
-    metric, kind = "corrupted_accuracy", "small"
+    metric, kind = scale.corrupted(), "small"
     pair: Changes = ()
     if scale.imagenet:
-        c.evaluate.sets, metric, kind = scales.read("imagenet_c"), scales.IMAGENET_C, "imagenet"
-        pair = (*scales.student("clip_vit_b16"), *scales.teacher("vit_small_legacy48m"))
+        kind, pair = "imagenet", scale.pair("clip_vit_b16", "vit_small_legacy48m")
     runs: dict[str, Changes] = {}
     rows = [("original", "", "original"), ("teacher", "", "teacher")]
     for budget in BUDGETS[kind]:

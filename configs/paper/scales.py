@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import base, folder, quickstart, recipes
 from robust_jax.config import parse_arg
+from robust_jax.method.budget import PAPER_TUNED
 
 Changes = tuple[tuple[str, Any], ...]
 Cell = tuple[str, str, str, str, Any, float | None]
@@ -35,17 +36,6 @@ WEIGHTS = {
 }
 # Trained on ImageNet's classes; the others get a linear probe.
 SUPERVISED = ("resnet34", "resnet50", "resnet101", "resnet152", "vit_b16", "vit_small_legacy48m")
-IN_TABLE_5 = (
-    "resnet101",
-    "resnet152",
-    "vit_small_legacy48m",
-    "vit_b16",
-    "clip_rn50",
-    "clip_rn101",
-    "clip_vit_b16",
-    "clip_vit_l14_336",
-    "lit_b16b",
-)
 SETS = {
     "imagenet_v2": "tfds:imagenet_v2/matched-frequency",
     "imagenet_r": "tfds:imagenet_r",
@@ -57,6 +47,15 @@ SETS = {
     "objectnet_c": f"objectnet_c:{FILES}/objectnet/images",
 }
 IMAGENET_C = "benchmarks/imagenet_c/corrupted_accuracy"
+# What a ViT's recipe has of its own.
+OF_A_VIT = (
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "total_epochs",
+    "warmup_percent",
+    "clip_norm",
+)
 SMALL_STUDENTS = ("vit_tiny8", "resnet_medium")
 SMALL_TEACHERS = ("resnet_small", "resnet20")
 SEEDS = (0, 1, 2)
@@ -67,6 +66,29 @@ class Scale(NamedTuple):
 
     config: ConfigDict
     imagenet: bool
+
+    def corrupted(self) -> str:
+        """Has -C evaluated, and returns the metric of it."""
+        if not self.imagenet:
+            return "corrupted_accuracy"
+        self.config.evaluate.sets = read("imagenet_c")
+        return IMAGENET_C
+
+    def flips(self) -> tuple[str, str]:
+        """Has sequences evaluated, and returns what is measured of them and its metric."""
+        section = self.config.evaluate
+        if self.imagenet:
+            section.sets = read("imagenet_p")
+            return "mFR in %", "benchmarks/imagenet_p/mfr"
+        section.perturbations = ("all",)
+        section.max_images = min(section.max_images or 100, 100)
+        return "mean flip probability in %", "mean_flip_probability"
+
+    def pair(self, of: str, by: str) -> Changes:
+        """Returns the changes that have one network taught by another."""
+        if self.imagenet:
+            return (*student(of), *teacher(by))
+        return (("student.name", of), ("teacher.name", by))
 
 
 def start(arg: str) -> Scale:
@@ -116,7 +138,6 @@ def _small(args: ConfigDict) -> ConfigDict:
     if args.dir:
         c = folder.get_config()
         c.data.dir = args.dir
-        c.student.name = "resnet_medium"
         c.pretrain.total_epochs = c.teacher.total_epochs = 12.0
         c.augmented.replicas = 2
         c.distill.total_epochs = 20.0
@@ -134,19 +155,13 @@ def _small(args: ConfigDict) -> ConfigDict:
     return c
 
 
-def student(name: str, classifier: str = "") -> Changes:
-    """Returns the changes that make a pre-trained network the student.
-
-    Args:
-      name: of the network.
-      classifier: "" for its own of ImageNet's classes, or a linear probe where it has none.
-    """
-    own = "load" if name in SUPERVISED else "probe"
-    budget = "paper" if name in IN_TABLE_5 else "auto"
+def student(name: str) -> Changes:
+    """Returns the changes that make a pre-trained network the student."""
+    budget = "paper" if name in PAPER_TUNED else "auto"
     return (
         ("student.name", name),
         ("student.weights", WEIGHTS[name]),
-        ("student.classifier", classifier or own),
+        ("student.classifier", "load" if name in SUPERVISED else "probe"),
         ("method.tuned_params", budget),
     )
 
@@ -155,14 +170,9 @@ def teacher(name: str) -> Changes:
     """Returns the changes that make a pre-trained network, tuned with both recipes, the teacher."""
     found: Changes = (("teacher.name", name), ("teacher.weights", WEIGHTS[name]))
     if name.startswith("vit"):
-        found += (
-            ("teacher.batch_size", 512),
-            ("teacher.learning_rate", 0.01),
-            ("teacher.weight_decay", 0.0),
-            ("teacher.total_epochs", 8.0),
-            ("teacher.warmup_percent", 5.0),
-            ("teacher.clip_norm", 1.0),
-        )
+        recipe = base.get_config()
+        recipes.vit(recipe)
+        found += tuple((f"teacher.{key}", recipe.teacher[key]) for key in OF_A_VIT)
     return found
 
 

@@ -62,7 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     c.evaluate.sets = scales.read("imagenet_v2", "imagenet_r", "imagenet_sketch", "objectnet",
                                   "imagenet_a", "imagenet_c")  # fmt: skip
-    run = (*scales.student("clip_vit_l14_336"), *scales.teacher("vit_b16"))
+    run = scale.pair("clip_vit_l14_336", "vit_b16")
     c.sweep.runs = (("all", run),)
     c.sweep.transfer = tuple(TRANSFER.items())
     transfers = {name: f"transfer/{name}" for name in TRANSFER}

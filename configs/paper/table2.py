@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     run: scales.Changes = ()
     if scale.imagenet:
         metrics, methods, paper = COLUMNS, METHODS, PAPER
-        run = (*scales.student("clip_vit_l14_336"), *scales.teacher("vit_b16"))
+        run = scale.pair("clip_vit_l14_336", "vit_b16")
         c.evaluate.sets = scales.read("imagenet_r", "imagenet_sketch", "objectnet", "imagenet_a",
                                       "imagenet_c")  # fmt: skip
     rows = [(label, "all", method) for method, label in methods.items()]

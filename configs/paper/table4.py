@@ -14,7 +14,7 @@ PAPER = {
     "resnet152": (60e6, 0.624, 0.597),
     "vit_b16": (88e6, 0.632, 0.625),
 }
-SMALL = ("resnet_small", "resnet20", "vit_tiny8")
+SMALL: tuple[str, ...] = ("resnet_small", "resnet20", "vit_tiny8")
 COLUMNS = (("parameters", "count"), ("teacher %", "percent"), ("student %", "percent"))
 
 
@@ -24,13 +24,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c = scale.config
     c.baselines.methods = ("teacher",)
     c.sweep.title = scales.name(scale, "Table 4", "teacher and student, accuracy on -C")
+    metric, teachers = scale.corrupted(), SMALL
+    runs = [scales.small_teacher(name) for name in SMALL]
     if scale.imagenet:
-        c.evaluate.sets = scales.read("imagenet_c")
-        metric, teachers = scales.IMAGENET_C, tuple(PAPER)
-        runs = [(*scales.student(STUDENT), *scales.teacher(name)) for name in teachers]
-    else:
-        metric, teachers = "corrupted_accuracy", SMALL
-        runs = [scales.small_teacher(name) for name in teachers]
+        teachers, runs = tuple(PAPER), [scale.pair(STUDENT, name) for name in PAPER]
     c.sweep.runs = tuple(zip(teachers, runs, strict=True))
     c.sweep.columns = COLUMNS
     shown = (("teacher", "total_params"), ("teacher", metric), ("ours", metric))

@@ -26,15 +26,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c = scale.config
     c.baselines.methods = ()
     c.sweep.title = scales.name(scale, "Table 5", "parameters tuned, and what they gain")
+    metric = scale.corrupted()
     if scale.imagenet:
         c.sweep.note = (
             "The paper has the parameters alone. Its totals of CLIP and LiT contain the text tower."
         )
-        c.evaluate.sets = scales.read("imagenet_c")
-        metric, taught = scales.IMAGENET_C, scales.teacher("resnet34")
-        runs = {name: (*scales.student(name), *taught) for name in PAPER}
+        runs = {name: scale.pair(name, "resnet34") for name in PAPER}
     else:
-        metric = "corrupted_accuracy"
         runs = {name: (("student.name", name),) for name in SMALL}
     c.sweep.runs = tuple(runs.items())
     c.sweep.columns = COLUMNS

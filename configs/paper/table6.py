@@ -20,20 +20,16 @@ def get_config(arg: str = "") -> ConfigDict:
     scale = scales.start(arg)
     c = scale.config
     c.baselines.methods = ("teacher", "teacher_clean")
+    what, metric = scale.flips()
     if scale.imagenet:
-        what, metric = "teachers, mFR in %", "benchmarks/imagenet_p/mfr"
-        c.evaluate.sets = scales.read("imagenet_p")
         # The teachers are the subject; a run has a student, and this is a cheap one.
-        runs = {name: (*scales.student("resnet101"), *scales.teacher(name)) for name in PAPER}
+        runs = {name: scale.pair("resnet101", name) for name in PAPER}
     else:
-        what, metric = "teachers, mean flip probability in %", "mean_flip_probability"
         c.sweep.note = "Not divided by AlexNet's: its flip probabilities are those of ImageNet."
-        c.evaluate.perturbations = ("all",)
-        c.evaluate.max_images = min(c.evaluate.max_images or 100, 100)
         runs = {name: scales.small_teacher(name) for name in SMALL}
         recipes.small(c)
         c.distort.fit_steps = c.distort.fit_steps or 500
-    c.sweep.title = scales.name(scale, "Table 6", what)
+    c.sweep.title = scales.name(scale, "Table 6", f"teachers, {what}")
     c.sweep.runs = tuple(runs.items())
     c.sweep.columns = tuple((heading, "percent") for heading in METHODS)
     c.sweep.cells = tuple(
@@ -41,5 +37,5 @@ def get_config(arg: str = "") -> ConfigDict:
         for name in runs
         for i, (heading, method) in enumerate(METHODS.items())
     )
-    c.sweep.figures = (("flips", "bars", tuple(METHODS), "", what.partition(", ")[2]),)
+    c.sweep.figures = (("flips", "bars", tuple(METHODS), "", what),)
     return c

@@ -14,6 +14,7 @@ import tensorstore as ts
 from etils import epath
 
 from robust_jax import writers
+from robust_jax.config import differing
 from robust_jax.data.order import train_elements
 
 Block = dict[str, np.ndarray]
@@ -38,7 +39,7 @@ class FeatureCache:
         if found is None:
             writers.write_json(self.directory / "manifest.json", wanted)
         elif found != wanted:
-            keys = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+            keys = differing(found, wanted)
             first = keys[0]
             raise ValueError(
                 f"the feature cache in {self.directory} was built from something else; its {keys} "

@@ -20,6 +20,7 @@ from etils import epath
 from PIL import Image
 
 from robust_jax import writers
+from robust_jax.config import differing
 from robust_jax.data.sources import Source, fingerprint
 
 DEEPAUGMENT = ("cae", "edsr")
@@ -213,12 +214,7 @@ def _begin(
     if found is None:
         writers.write_json(copies.directory / MANIFEST, wanted)
     elif found != wanted:
-        keys = [
-            f"{part}.{key}"
-            for part in wanted
-            for key in sorted(found[part].keys() | wanted[part].keys())
-            if found[part].get(key) != wanted[part].get(key)
-        ]
+        keys = [f"{part}.{key}" for part in wanted for key in differing(found[part], wanted[part])]
         raise ValueError(
             f"the directory holds copies that were made in another way; got another {keys[0]} in "
             f"{copies.directory}; give an empty directory, or remove this one"

@@ -7,7 +7,6 @@ import collections
 import concurrent.futures
 import json
 import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
@@ -15,6 +14,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
+from robust_jax import writers
 from robust_jax.data.images import decode_image
 from robust_jax.data.sources import SPLITS, Source, fingerprint
 
@@ -207,10 +207,7 @@ def _unreadable(
             bad += found
             bar.update(len(chunk))
     if index:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        partial = index.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        partial.write_text(json.dumps({"unreadable": bad}))
-        partial.replace(index)  # so that a stop in between leaves no half index
+        writers.write_json(index, {"unreadable": bad})
     return bad
 
 

@@ -7,19 +7,14 @@ import dataclasses
 import difflib
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 from etils import epath
-from PIL import Image
 
 SPLITS = ("train", "val")
-
-_DIGITS_VAL = 360  # of 1,797
-_DIGITS_SIDE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,49 +184,15 @@ def load(
 
 
 def _digits(data: ml_collections.ConfigDict, split: str, *_: Any) -> Source:
-    """The 1,797 8x8 digits of scikit-learn, enlarged to 32x32, in a fixed stratified split."""
-    from sklearn import datasets, model_selection
+    from robust_jax.data import in_memory
 
-    grey, labels = datasets.load_digits(return_X_y=True)
-    small = np.round(grey.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    parts = model_selection.train_test_split(
-        np.arange(len(labels)), test_size=_DIGITS_VAL, random_state=0, stratify=labels
-    )
-    chosen = np.sort(parts[SPLITS.index(split)])
-    size = (_DIGITS_SIDE, _DIGITS_SIDE)
-    large = [Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in small]
-    images = np.stack([np.asarray(image.convert("RGB")) for image in large])
-    return from_arrays(images[chosen], labels[chosen], name=f"digits {split}")
+    return in_memory.digits(split)
 
 
 def _arrays(data: ml_collections.ConfigDict, split: str, *_: Any) -> Source:
-    """An npz file with train_images, train_labels, val_images, val_labels[, class_names]."""
-    path = epath.Path(data.file or "")
-    if not data.file or not path.is_file():
-        raise ValueError(
-            f"data.file is not a file; got {data.file!r}; give the path of an npz file"
-        )
-    needed = [f"{part}_{what}" for part in SPLITS for what in ("images", "labels")]
-    with path.open("rb") as file:
-        try:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one array without a name")
-            missing = [key for key in needed if key not in archive]
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}, it has {', '.join(archive)}")
-            labels = {part: archive[f"{part}_labels"] for part in SPLITS}
-            images = archive[f"{split}_images"]
-            names = archive["class_names"].tolist() if "class_names" in archive else None
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"cannot use data.file ({error}); got {data.file!r}; save it with np.savez and the "
-                f"arrays {', '.join(needed)} (no object arrays), and class_names if you like"
-            ) from error
-    if names is None:  # both splits count the same classes
-        count = max(int(part.max(initial=-1)) for part in labels.values()) + 1
-        names = [str(k) for k in range(count)]
-    return from_arrays(images, labels[split], names, name=f"{path.name} {split}")
+    from robust_jax.data import in_memory
+
+    return in_memory.arrays(data.file, split)
 
 
 def _folder(

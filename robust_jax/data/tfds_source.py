@@ -5,8 +5,8 @@ access: their encoded images are read into memory once, if they fit.
 """
 
 import difflib
+import io
 import os
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
+from robust_jax import writers
 from robust_jax.data.sources import Source, fingerprint
 
 _READ = 256  # records a call when all labels are read
@@ -187,11 +188,9 @@ def _labels(records: Any, index: epath.Path | None) -> np.ndarray:
             labels[numbers] = [record["label"] for record in records.__getitems__(numbers)]
             bar.update(len(numbers))
     if index:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        partial = index.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        with partial.open("wb") as file:
-            np.save(file, labels)
-        partial.replace(index)  # so that a stop in between leaves no half index
+        buffer = io.BytesIO()
+        np.save(buffer, labels)
+        writers.write_bytes(index, buffer.getvalue())
     return labels
 
 

@@ -51,15 +51,16 @@ def percent(value: float) -> str:
 
 def count(value: float) -> str:
     """A number of parameters with three digits: 21.7M."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:  # what would round to 1000 takes the next letter
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.0f}"
+    return _scaled(value, {"B": 1e9, "M": 1e6, "k": 1e3})
 
 
 def flops(value: float) -> str:
     """A number of operations with three digits: 1.2P."""
-    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    return _scaled(value, {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3})
+
+
+def _scaled(value: float, units: Mapping[str, float]) -> str:
+    for letter, size in units.items():
         if value >= 0.9995 * size:  # what would round to 1000 takes the next letter
             return f"{value / size:.3g}{letter}"
     return f"{value:.0f}"

@@ -48,7 +48,7 @@ def write(
         else:
             absent.append(title)
     head, *lines = sweep_table.to_grid(sweep, entries)
-    reading = _reading(sweep, entries)
+    reading = _reading(sweep, entries, lines)
     note = [part for part in sweep["note"].split("\n\n") if part.strip()]
     parts = [f"<p>{_text(part)}</p>" for part in note]
     parts.append("<h2>Results</h2>")
@@ -69,7 +69,7 @@ def write(
     return target / "index.html"
 
 
-def _reading(sweep: Sweep, entries: Entries) -> list[str]:
+def _reading(sweep: Sweep, entries: Entries, lines: Iterable[list[str]]) -> list[str]:
     """How to read the numbers of the table, in sentences; only about what is in it."""
     filled = sweep_table.cells(sweep, entries).values()
     values = [cell.value for cell in filled if cell.value is not None]
@@ -90,7 +90,7 @@ def _reading(sweep: Sweep, entries: Entries) -> list[str]:
             said.append("Where fewer seeds are finished, their number n stands behind.")
     if any(cell.paper is not None for cell in filled):
         said.append("The columns named “paper” hold what the paper prints.")
-    if any("-" in line[1:] for line in sweep_table.to_grid(sweep, entries)[1:]):
+    if any("-" in line[1:] for line in lines):
         said.append("“-” means not measured, or not in the paper.")
     return said
 

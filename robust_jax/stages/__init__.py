@@ -174,7 +174,7 @@ def check(
             continue
         wanted = _determinants(name, config, resolved)
         found = wanted | {k: v for k, v in defaults.items() if k in wanted} | marker["config"]
-        changed = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+        changed = config_lib.differing(found, wanted)
         if changed:
             lines = ", ".join(f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in changed)
             raise ValueError(

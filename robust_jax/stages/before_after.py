@@ -19,10 +19,14 @@ from robust_jax.evals.classification import Function
 from robust_jax.method.adapted import Adapted, robustified
 from robust_jax.method.selection import HEADS
 from robust_jax.models import ModelEntry
-from robust_jax.stages.networks import Networks
+from robust_jax.stages.networks import STORED, Networks
 
 BEFORE, AFTER = "original", "ours"
-WHOLE, TUNED = ("full_finetune", "lp_ft", "wise_ft"), ("ours_no_kd",)  # that may stand beside
+# What may stand beside: students trained whole, and one that is tuned as "ours" is.
+WHOLE = tuple(
+    path.rpartition("/")[2] for path, of in STORED.items() if of == "student" and path != "pretrain"
+)
+TUNED = ("ours_no_kd",)
 
 
 @dataclasses.dataclass(frozen=True)
