@@ -1,25 +1,30 @@
-"""What one training step costs: full fine-tuning, the split tail on images, the tail on a cache.
+"""What one training step costs: of all parameters, of a masked tree, of the tail, on a cache.
 
-All three run in one process, interleaved, on the same weights; the ratios are what to read.
-`python benchmarks/steps.py [--json FILE] [--model vit_s16] [--batch 16] [--rounds 5]`
+All run in one process, interleaved, on the same weights; the ratios are what to read.
+
+- full: full fine-tuning, every parameter.
+- masked: the same heads and tail as below, but the gradients of all parameters, of which the
+  optimizer then sets the frozen ones to zero. As all steps here do, it reports the norm of its
+  gradients; where nothing reads the frozen ones, the compiler leaves them out, and only the state
+  is larger than that of the split step.
+- split: the three-head step on images; the tree was split before the gradient.
+- cached: the same step on boundary activations.
+
+`temporary_mib` is what a step needs beside its arguments; `state_mib` is the parameters that it
+updates and the optimizer's state.
 """
 
-import argparse
-import json
-import platform
-import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import optax
 
 from robust_jax import models
-from robust_jax.method import budget, distillation
+from robust_jax.method import budget, distillation, losses, supervised
 from robust_jax.method.student import Student
-from robust_jax.models import normalise
 from robust_jax.state import TrainState
 
 HEAD = ("combined",)
@@ -30,12 +35,35 @@ KD = {
     "heads": HEAD,
     "clean_anchor": 0.0,
 }
+REPEATS = {"cached": 50}
+
+
+def masked_step(student: Student, optimizer: optax.GradientTransformation) -> Any:
+    """The three-head step with the gradients of {"frozen": original's, "tuned": tuned}."""
+
+    def step(state: TrainState, others: Any, batch: dict[str, jax.Array]) -> Any:
+        images = jnp.stack([batch["clean"], batch["aug"]], 1)
+        images = images.reshape(-1, *images.shape[2:])
+        key = jax.random.fold_in(jax.random.key(0), state.step)
+
+        def loss(params: Any) -> Any:
+            variables = {**others, "params": params["frozen"]}
+            z = student.trunk(variables, images)
+            logits = student.tail(variables, params["tuned"], z, key)
+            clean, aug = ({k: v[i::2] for k, v in logits.items()} for i in range(2))
+            return losses.three_head_loss(clean, aug, batch["label"], None, None, KD)
+
+        grads, metrics = jax.grad(loss, has_aux=True)(state.params)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
+        return state.update(grads, optimizer), metrics
+
+    return step
 
 
 def variants(name: str, batch: int, num_classes: int) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """Returns name -> (jitted step, arguments); every step sees `batch` images."""
+    """Returns name -> (step, arguments), the state first; every step sees `batch` images."""
     model, entry = models.build(name, num_classes), models.entry(name)
-    variables = model.init(jax.random.key(0), model.example_input())
+    variables = dict(jax.jit(model.init)(jax.random.key(0), model.example_input()))
     size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     plan = budget.resolve(
         model,
@@ -51,78 +79,64 @@ def variants(name: str, batch: int, num_classes: int) -> dict[str, tuple[Any, tu
     # The split step takes pairs of views: half a batch of pairs is a batch of images.
     shape = (batch // 2, model.image_size, model.image_size, 3)
     views = {view: jnp.asarray(rng.integers(0, 256, shape, np.uint8)) for view in ("clean", "aug")}
-    labels = jnp.asarray(rng.integers(0, num_classes, batch // 2, np.int32))
-    frozen = {"student": variables}
-
-    @jax.jit
-    def full(params: Any, opt_state: Any, images: jax.Array, labels: jax.Array) -> Any:
-        def loss(params: Any) -> jax.Array:
-            logits: Any = model.apply({**variables, "params": params}, normalise(images, entry))
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-        updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    step = jax.jit(distillation.make_step(student, optimizer, KD, seed=0, teacher=None))
-    state = TrainState.create(student.init(jax.random.key(1), variables), optimizer)
-    cached = jax.jit(lambda views: distillation.features(student, frozen, views, None))(views)
-    images = jnp.concatenate(list(views.values()))
-    both = jnp.concatenate([labels, labels])
-    params = variables["params"]
+    label = jnp.asarray(rng.integers(0, num_classes, batch // 2, np.int32))
+    others = {kind: tree for kind, tree in variables.items() if kind != "params"}
+    params, frozen = variables["params"], {"student": variables}
+    tuned = jax.jit(student.init)(jax.random.key(1), variables)
+    everything = {"frozen": params, "tuned": tuned}
+    masks = optax.multi_transform(
+        {"frozen": optax.set_to_zero(), "tuned": optimizer}, {"frozen": "frozen", "tuned": "tuned"}
+    )
+    images = {
+        "image": jnp.concatenate([views["clean"], views["aug"]]),
+        "label": jnp.concatenate([label, label]),
+    }
+    known = jax.jit(lambda views: distillation.features(student, frozen, views, None))(views)
+    split = distillation.make_step(student, optimizer, KD, seed=0, teacher=None)
+    state = TrainState.create(tuned, optimizer)
     return {
-        "full": (full, (params, optimizer.init(params), images, both)),
-        "split": (step, (state, frozen, {**views, "label": labels})),
-        "cached": (step, (state, frozen, {**cached, "label": labels})),
+        "full": (
+            supervised.make_step(model, entry, optimizer),
+            (TrainState.create(params, optimizer, others), {}, images),
+        ),
+        "masked": (
+            masked_step(student, masks),
+            (TrainState.create(everything, masks), others, {**views, "label": label}),
+        ),
+        "split": (split, (state, frozen, {**views, "label": label})),
+        "cached": (split, (state, frozen, {**known, "label": label})),
     }
 
 
 def main() -> None:
     """Measures, prints the table and writes the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--model", default="vit_s16")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    rows, compiled = [], {}
+    args = measuring.arguments(__doc__, model="vit_s16", batch=16, rounds=5)
+    programs, rows = {}, {}
     for name, (step, arguments) in variants(args.model, args.batch, 1000).items():
-        program = step.lower(*arguments).compile()
-        cost, memory = program.cost_analysis(), program.memory_analysis()
-        compiled[name] = (program, arguments)
-        rows.append(
-            {
-                "step": name,
-                "gflop": cost["flops"] / 1e9,
-                "temporary_mib": memory.temp_size_in_bytes / 2**20,
-                "seconds": [],
-            }
-        )
-    for round_ in range(args.rounds + 1):
-        for row, (program, arguments) in zip(rows, compiled.values(), strict=True):
-            repeats = 50 if row["step"] == "cached" else 1
-            began = time.perf_counter()
-            for _ in range(repeats):
-                out = program(*arguments)
-            jax.block_until_ready(out)
-            if round_:  # the first round warms up
-                row["seconds"].append((time.perf_counter() - began) / repeats)
-    for row in rows:
-        row["ms"] = 1e3 * float(np.median(row.pop("seconds")))
-    full, split, cached = rows
+        program: Any = jax.jit(step).lower(*arguments).compile()
+        updated = (arguments[0].params, arguments[0].opt_state)
+        programs[name] = lambda program=program, arguments=arguments: program(*arguments)
+        rows[name] = {
+            "step": name,
+            "ms": 0.0,
+            "gflop": program.cost_analysis()["flops"] / 1e9,
+            "temporary_mib": program.memory_analysis().temp_size_in_bytes / 2**20,
+            "state_mib": sum(leaf.nbytes for leaf in jax.tree.leaves(updated)) / 2**20,
+        }
+    for name, seconds in measuring.interleaved(programs, args.rounds, REPEATS).items():
+        rows[name]["ms"] = 1e3 * seconds
     ratios = {
-        "split_over_full": split["ms"] / full["ms"],
-        "cached_over_full": cached["ms"] / full["ms"],
-        "split_over_full_memory": split["temporary_mib"] / full["temporary_mib"],
+        f"{one}_over_{other}": rows[one]["ms"] / rows[other]["ms"]
+        for one, other in (
+            ("split", "full"),
+            ("cached", "full"),
+            ("masked", "full"),
+            ("split", "masked"),
+        )
     }
-    print(f"{args.model}, batch {args.batch}, {jax.devices()[0].device_kind}")
-    for row in rows:
-        numbers = f"{row['ms']:>10.2f} ms {row['gflop']:>9.2f} GFLOP"
-        print(f"{row['step']:<8} {numbers} {row['temporary_mib']:>9.1f} MiB")
-    for name, value in ratios.items():
-        print(f"{name}: {value:.4f}")
-    if args.json:
-        machine = {"device": jax.devices()[0].device_kind, "platform": platform.platform()}
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows, "ratios": ratios}))
+    memory = {name: row["temporary_mib"] for name, row in rows.items()}
+    ratios["split_over_full_memory"] = memory["split"] / memory["full"]
+    measuring.finish(f"{args.model}, batch {args.batch}", list(rows.values()), ratios, args.json)
 
 
 if __name__ == "__main__":

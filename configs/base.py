@@ -51,6 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student = ConfigDict()
     c.student.name = "vit_tiny"  # see `python -m robust_jax.models`
     c.student.dtype = "float32"  # compute dtype: float32 | bfloat16
+    c.student.frozen_dtype = "float32"  # of frozen matrices: float32 | bfloat16 (half the memory)
     # Pre-trained weights: a file, a folder, hf://OWNER/NAME, gs://..., or "pretrained" for those in
     # an installed package; "" trains the student here, by the section `pretrain`.
     c.student.weights = ""
@@ -160,6 +161,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train = ConfigDict()
     c.train.log_every_steps = 20  # metrics to TensorBoard and the progress line
     c.train.checkpoint_every_steps = 200  # a resume repeats at most so many steps
+    c.train.fsdp = 1  # neighbouring devices that share one copy of parameters and optimizer state
+    # A cache that is smaller is held on every device, where many steps then run in one call; or
+    # in the memory of every host; else its rows are read as they are needed.
+    c.train.cache_on_device_gigabytes = 2.0
+    c.train.cache_in_memory_gigabytes = 16.0
     return c.lock()
 
 
@@ -192,4 +198,6 @@ def _training(
     t.warmup_percent = 5.0  # of all steps, linear from 0
     t.weight_decay = weight_decay  # of kernels only; decoupled for adamw, L2 for sgd
     t.clip_norm = 1.0  # global gradient norm; 0 turns it off
+    t.accum_steps = 1  # parts of a batch, one after another: less memory, the same step
+    t.remat = False  # True computes activations again in the backward pass: less memory
     return t

@@ -22,6 +22,7 @@ _RERUN = flags.DEFINE_multi_enum(
     "rerun", [], config_lib.STAGES, "Run this stage, and what depends on it, again."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "This is one of several hosts.")
 _SHARD = flags.DEFINE_string("shard", "", "i/n: of a sweep, only this part of its runs.")
 flags.mark_flag_as_required("config")
 
@@ -33,6 +34,22 @@ def main(argv: Sequence[str]) -> None:
     # Orbax tells a screenful about every file it touches.
     logging.set_verbosity(logging.WARNING)
     config, workdir, rerun, dry_run = _CONFIG.value, _WORKDIR.value, _RERUN.value, _DRY_RUN.value
+    if _DISTRIBUTED.value:
+        if config.sweep.title:
+            raise ValueError(
+                "the runs of a sweep are of one host each; got --distributed; spread them over "
+                "hosts by --shard=i/n"
+            )
+        from robust_jax import hosts, sharding
+
+        sharding.use_all_cores()
+        hosts.connect()
+        with hosts.one_speaker():
+            run(config, workdir, rerun=rerun, dry_run=dry_run)
+        return
+    from robust_jax import preemption
+
+    preemption.listen()
     if config.sweep.title:
         from robust_jax import sweep, sweep_runs
 
@@ -89,26 +106,32 @@ def run(
         return
     import jax
 
-    from robust_jax import stages, writers
+    from robust_jax import hosts, stages, writers
 
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     shared = epath.Path(shared or workdir)
     jax.config.update("jax_compilation_cache_dir", str(shared / "xla_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"this version runs on one host; got {jax.process_count()} processes; start one"
-        )
+    # XLA's own caches would put this directory's name into the key of every program.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    if not hosts.is_first():
+        hosts.wait("data")  # the first host fetches and indexes it for all
+    print("reading the data and the models")
     context = plan.make(config, workdir, index_dir=shared / "data")
+    if hosts.is_first():
+        hosts.wait("data")
     stages.check(workdir, config, context.resolved, rerun)
-    for name in rerun:
-        stages.clear(workdir, name)
-    stages.adopt(workdir, config, context.resolved, others)
-    writers.write_json(workdir / "config.json", config_lib.flatten(config))
-    writers.write_json(workdir / "dataset.json", {"classes": list(context.class_names)})
-    writers.write_json(workdir / "networks.json", context.entries_as_json())
-    writers.write_json(workdir / "versions.json", _versions())
+    hosts.wait("checked")
+    if hosts.is_first():
+        for name in rerun:
+            stages.clear(workdir, name)
+        stages.adopt(workdir, config, context.resolved, others)
+        writers.write_json(workdir / "config.json", config_lib.flatten(config))
+        writers.write_json(workdir / "dataset.json", {"classes": list(context.class_names)})
+        writers.write_json(workdir / "networks.json", context.entries_as_json())
+        writers.write_json(workdir / "versions.json", _versions())
+    hosts.wait("ready")
     for name in config_lib.STAGES:
         if name not in config.stages:
             continue
@@ -117,7 +140,7 @@ def run(
             continue
         print(f"stage {name}")
         stages.run(name, context)
-    if "report" in config.stages:
+    if "report" in config.stages and hosts.is_first():
         from robust_jax.stages import report
 
         report.show(workdir)
@@ -154,6 +177,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def cli() -> None:
     """Runs `main` through absl."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in a log, too
     app.run(main, flags_parser=parse_flags)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,29 +67,40 @@ class RobustClassifier:
                 f"the head selection is not calibrated; got no {stored}; run the stage 'evaluate'"
             )
         calibration = Calibration.from_json(stored.read_text()) if stored.exists() else None
-        frozen, tuned = networks.variables("pretrain"), networks.tuned("distill/ours", HEADS)
+        frozen, tuned = networks.frozen(), networks.tuned("distill/ours", HEADS)
         if zero_shot_head is not None:
             frozen["params"]["head"], self.class_names = _other_classes(networks, zero_shot_head)
             networks = networks.with_classes(self.class_names)
-        self._arrays = (frozen, tuned, calibration)
+        # On the device once: every number of a calibration would be sent again with each batch.
+        self._arrays = jax.device_put((frozen, tuned, calibration))
         student, sample = networks.student(HEADS), routing.sampler(networks)
 
         @jax.jit
         def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
             frozen, tuned, calibration = arrays
-            z = student.trunk(frozen, images)
-            return predict(sample(frozen, tuned, z), self._selection, calibration, z)
+
+            def choose(z: jax.Array) -> dict[str, jax.Array]:
+                said = predict(sample(frozen, tuned, z), self._selection, calibration, z)
+                by_row = {name: said[name].T for name in ("uncertainty", "kl")}
+                return {name: said[name] for name in ("label", "probs", "head")} | by_row
+
+            return routing.in_parts(choose, student.trunk(frozen, images), devices=1)
 
         self._answer = answer
 
     @functools.cached_property
-    def _prepare(self) -> Any:
+    def _prepare(self) -> Callable[[np.ndarray], np.ndarray]:
         import tensorflow as tf
 
         from robust_jax.data import registry
 
         fn = registry.build(self._ops)
-        return lambda image: fn({"image": tf.convert_to_tensor(image)}, tf.zeros(2, tf.int32))
+        anything = tf.TensorSpec((None, None, 3), tf.uint8)
+        # One graph for all sizes, as in the evaluation: op by op Python takes milliseconds.
+        graph = tf.function(
+            lambda image: fn({"image": image}, tf.zeros(2, tf.int32))["image"], [anything]
+        ).get_concrete_function()
+        return lambda image: graph(tf.convert_to_tensor(image)).numpy()
 
     def predict(self, images: np.ndarray | Sequence[np.ndarray | bytes]) -> Prediction:
         """Classifies images.
@@ -113,7 +124,7 @@ class RobustClassifier:
                     f"images must be uint8[h, w, 3]; got {image.dtype}{list(image.shape)}; give "
                     "RGB pixels from 0 to 255"
                 )
-        pixels = np.stack([self._prepare(image)["image"].numpy() for image in decoded])
+        pixels = np.stack([self._prepare(image) for image in decoded])
         parts = [self._batch(pixels[i : i + MAX_BATCH]) for i in range(0, len(pixels), MAX_BATCH)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Prediction(**found)
@@ -124,13 +135,7 @@ class RobustClassifier:
         padded = 1 << (count - 1).bit_length()
         filled = np.concatenate([pixels, np.repeat(pixels[-1:], padded - count, 0)])
         said = jax.device_get(self._answer(self._arrays, filled))
-        return {
-            "label": said["label"][:count],
-            "probs": said["probs"][:count],
-            "head": said["head"][:count],
-            "uncertainty": said["uncertainty"].T[:count],
-            "kl": said["kl"].T[:count],
-        }
+        return {name: values[:count] for name, values in said.items()}
 
 
 def _other_classes(networks: Networks, path: epath.PathLike) -> tuple[Any, tuple[str, ...]]:

@@ -1,7 +1,8 @@
 """The device mesh and how arrays lie on it."""
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MAX_CPU_DEVICES = 8
+MIN_SPLIT = 4096  # elements; moving smaller arrays costs more than a copy of them
 
 
 def use_all_cores() -> None:
@@ -27,20 +29,85 @@ def use_all_cores() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}={devices}".strip()
 
 
-def make_mesh(devices: Any = None) -> Mesh:
-    """Returns the mesh `("data",)` over all (or the given) devices."""
+def make_mesh(devices: Any = None, fsdp: int = 1) -> Mesh:
+    """Returns the mesh `("data",)`, or `("data", "fsdp")`, over all (or the given) devices.
+
+    Args:
+      devices: those to use; all of all hosts if None.
+      fsdp: how many neighbouring devices share one copy of large arrays; 1 gives each its own.
+
+    Raises:
+      ValueError: when `fsdp` does not divide the devices.
+    """
     devices = jax.devices() if devices is None else devices
-    return Mesh(np.asarray(devices), ("data",))
+    # The devices of a host lie together, so that its part of a batch is one piece.
+    ordered = np.asarray(sorted(devices, key=lambda device: (device.process_index, device.id)))
+    if fsdp < 1 or len(ordered) % fsdp:
+        raise ValueError(
+            f"train.fsdp must divide the number of devices; got {fsdp} for {len(ordered)} "
+            "devices; use a divisor, or 1 for a copy of every array on each device"
+        )
+    if fsdp == 1:
+        return Mesh(ordered, ("data",))
+    return Mesh(ordered.reshape(-1, fsdp), ("data", "fsdp"))
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts a copy of every leaf on every device; what lies so already is not copied."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def infer(tree: Any, mesh: Mesh) -> Any:
+    """Returns where each leaf of a tree of arrays or shapes lies; nothing is allocated.
+
+    A large leaf is split over "fsdp" along its longest axis that can be; others have a copy on
+    every device.
+    """
+
+    def of(leaf: Any) -> NamedSharding:
+        parts = mesh.shape.get("fsdp", 1)
+        shape = np.shape(leaf)
+        axes = [i for i, length in enumerate(shape) if length % parts == 0]
+        if parts == 1 or not axes or math.prod(shape) < MIN_SPLIT:
+            return NamedSharding(mesh, PartitionSpec())
+        longest = max(axes, key=lambda i: shape[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+    return jax.tree.map(of, tree)
 
 
-def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Forms global arrays, split along axis 0, of this host's part of a batch."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+def create(fn: Callable[..., Any], mesh: Mesh, *args: Any, **options: Any) -> Any:
+    """Returns `fn(*args, **options)`, made where `infer` says and nowhere else before."""
+    where = infer(jax.eval_shape(fn, *args, **options), mesh)
+    return jax.jit(fn, out_shardings=where)(*args, **options)
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """Puts arrays where `infer` says; what lies so already is not copied.
+
+    With several hosts each has the same arrays, or they are spread over all devices already.
+    """
+    return jax.tree.map(_place, tree, infer(tree, mesh))
+
+
+def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array):
+        if leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+            return leaf
+        if not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def shard_batch(
+    batch: Mapping[str, np.ndarray], mesh: Mesh, *, stacked: bool = False
+) -> dict[str, jax.Array]:
+    """Forms global arrays of this host's part of a batch, split over all devices.
+
+    Args:
+      batch: arrays [b, ...], or [s, b, ...] with `stacked`: the batches of s steps.
+      mesh: the devices; b is a multiple of those of this host.
+    """
+    spec = PartitionSpec(None, mesh.axis_names) if stacked else PartitionSpec(mesh.axis_names)
+    sharding = NamedSharding(mesh, spec)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from robust_jax import checkpoint, costs, sharding, writers
+from robust_jax import checkpoint, costs, hosts, preemption, sharding, writers
 from robust_jax.state import TrainState
 
 StepFn = Callable[
     [TrainState, Any, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]
 ]
-Batches = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
+Batch = dict[str, np.ndarray]
+Batches = Callable[[int, int], Iterator[Batch]]
 
 
 def train(
@@ -32,18 +33,22 @@ def train(
     mesh: Mesh,
     log_every_steps: int,
     checkpoint_every_steps: int,
+    steps_per_call: int = 1,
 ) -> tuple[TrainState, dict[str, float]]:
     """Runs steps up to `total_steps`, from the newest checkpoint where there is one.
 
     Args:
       step_fn: pure function (state, frozen, batch) -> (state, scalar metrics), with a "loss".
       state: the state before step 0; its buffers are donated.
-      frozen: read-only arrays of `step_fn`; never copied, saved or returned.
+      frozen: read-only arrays of `step_fn`; never saved or returned.
       batches: (start_step, stop_step) -> this host's part of those batches; a pure function, so
         that a resumed run sees the batches that an uninterrupted one would have seen.
       name: names the run's directory in `workdir`, its metrics and its progress line.
       batch_size: examples a step over all hosts, for the rate.
+      mesh: all devices of all hosts; arrays lie on it as `sharding.infer` says.
       log_every_steps: metrics are also written at each checkpoint and at the last step.
+      steps_per_call: steps that the devices take without asking the host, in a `lax.scan`; it
+        divides both intervals. For small steps, which would take longer to start than to run.
 
     Returns:
       The final state and {"seconds", "compile_seconds", "flops", "loss"}: time in steps and in
@@ -52,35 +57,46 @@ def train(
 
     Raises:
       FloatingPointError: when a metric is not finite; the last good checkpoint is kept.
+      SystemExit: when asked to stop, behind a checkpoint of the last step; see `preemption`.
     """
     sharding.check_batch_size(batch_size, mesh, f"{name}: the batch size")
+    if log_every_steps % steps_per_call or checkpoint_every_steps % steps_per_call:
+        raise ValueError(
+            f"{name}: steps_per_call must divide the intervals; got {steps_per_call} for "
+            f"{log_every_steps} (log) and {checkpoint_every_steps} (checkpoint); use a divisor"
+        )
     directory = epath.Path(workdir) / name / "checkpoints"
     events = epath.Path(workdir) / "tb" / name
-    replicated = NamedSharding(mesh, PartitionSpec())
-    jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=replicated)
-    state, frozen = sharding.replicate((state, frozen), mesh)
+    state, frozen = sharding.place((state, frozen), mesh)
     with (
         checkpoint.Checkpoints(directory) as checkpoints,
-        writers.Scalars(events, jax.process_index() == 0) as scalars,
+        writers.Scalars(events, hosts.is_first()) as scalars,
+        preemption.between_steps() as asked_to_stop,
     ):
         start, meta = 0, {"seconds": 0.0, "compile_seconds": 0.0, "loss": 0.0}
         if (latest := checkpoints.latest_step()) is not None:
             state, meta = checkpoints.restore(latest, state)
             start = latest
             print(f"{name}: resumed at step {start} of {total_steps}")
+        run = _jitted(step_fn, state, mesh, steps_per_call)
+        compiled: dict[int, Any] = {}
         began, earlier = time.perf_counter(), meta["seconds"]
         with writers.Progress(name, total_steps, start) as progress:
-            for step, batch in enumerate(batches(start, total_steps), start + 1):
-                placed = sharding.shard_batch(batch, mesh)
-                if step == start + 1:
+            for step, group in _groups(batches(start, total_steps), start, steps_per_call):
+                placed = _placed(group, mesh, steps_per_call)
+                if len(group) not in compiled:
                     prepared = time.perf_counter()
-                    compiled = jitted.lower(state, frozen, placed).compile()
-                    meta["compile_seconds"] += time.perf_counter() - prepared
-                    meta |= costs.flops(total_steps, step_fn, state, frozen, placed)
+                    if not compiled:
+                        one = _placed(group[:1], mesh, 1)
+                        meta |= costs.flops(total_steps, step_fn, state, frozen, one)
+                    counted = time.perf_counter()
+                    compiled[len(group)] = run.lower(state, frozen, placed).compile()
+                    meta["compile_seconds"] += time.perf_counter() - counted
                     began += time.perf_counter() - prepared
-                state, metrics = compiled(state, frozen, placed)
+                state, metrics = compiled[len(group)](state, frozen, placed)
                 numbers: dict[str, float] = {}
-                saving = step % checkpoint_every_steps == 0 or step == total_steps
+                stopping = asked_to_stop(step) and step < total_steps
+                saving = step % checkpoint_every_steps == 0 or step == total_steps or stopping
                 if saving or step % log_every_steps == 0:
                     numbers = {k: float(v) for k, v in metrics.items()}
                     rate = (step - start) * batch_size / (time.perf_counter() - began)
@@ -92,8 +108,52 @@ def train(
                     scalars.write(step, {**numbers, "images_per_second": rate})
                     numbers = {"loss": numbers["loss"], "img/s": rate}
                     meta["loss"] = numbers["loss"]
-                progress.advance(1, **numbers)
+                progress.advance(len(group), **numbers)
                 if saving:
                     meta["seconds"] = earlier + time.perf_counter() - began
                     checkpoints.save(step, state, dict(meta))
+                if stopping:
+                    print(f"{name}: asked to stop; saved step {step} of {total_steps}")
+                    raise SystemExit(preemption.EXIT_CODE)
     return state, meta
+
+
+def _jitted(step_fn: StepFn, state: TrainState, mesh: Mesh, steps_per_call: int) -> Any:
+    """The function (state, frozen, batch or batches) -> (state, metrics of the last step)."""
+
+    def many(state: TrainState, frozen: Any, batches: Any) -> tuple[TrainState, Any]:
+        found, metrics = jax.lax.scan(lambda now, b: step_fn(now, frozen, b), state, batches)
+        return found, {name: values[-1] for name, values in metrics.items()}
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(
+        step_fn if steps_per_call == 1 else many,
+        donate_argnums=0,
+        out_shardings=(sharding.infer(state, mesh), everywhere),
+    )
+
+
+def _groups(
+    batches: Iterator[Batch], start: int, steps_per_call: int
+) -> Iterator[tuple[int, list[Batch]]]:
+    """Yields (steps done after it, batches of one call); calls end at multiples of their length.
+
+    So a resumed run makes the same calls, and with them the same rounding, as one that was not
+    interrupted.
+    """
+    group: list[Batch] = []
+    step = start
+    for step, batch in enumerate(batches, start + 1):
+        group.append(batch)
+        if step % steps_per_call == 0:
+            yield step, group
+            group = []
+    if group:
+        yield step, group
+
+
+def _placed(group: list[Batch], mesh: Mesh, steps_per_call: int) -> dict[str, jax.Array]:
+    if steps_per_call == 1:
+        return sharding.shard_batch(group[0], mesh)
+    stacked = {name: np.stack([batch[name] for batch in group]) for name in group[0]}
+    return sharding.shard_batch(stacked, mesh, stacked=True)

@@ -24,6 +24,7 @@ BASELINES = (
 # Allowed values of the keys that select by string.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "data.source": ("digits", "folder", "tfds", "arrays"),
+    "student.frozen_dtype": ("float32", "bfloat16"),
     "student.classifier": ("probe", "finetune", "load", "zero_shot"),
     "teacher.loss": ("cross_entropy", "augmix_jsd"),
     "finetune.loss": ("cross_entropy", "augmix_jsd"),
@@ -67,6 +68,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         _check_range(f"{section}.learning_rate", flat[f"{section}.learning_rate"], 0.0, above=True)
         _check_range(f"{section}.weight_decay", flat[f"{section}.weight_decay"], 0.0)
         _check_range(f"{section}.clip_norm", flat[f"{section}.clip_norm"], 0.0)
+        _check_range(f"{section}.accum_steps", flat[f"{section}.accum_steps"], 1)
         _check_range(f"{section}.warmup_percent", flat[f"{section}.warmup_percent"], 0.0, 100.0)
         # Only the data tells how long an epoch is; here it is long, to find the other mistakes.
         duration(config[section], "total", examples=10**15, label=section)
@@ -92,6 +94,8 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     _check_range("teacher.jsd_weight", flat["teacher.jsd_weight"], 0.0)
     _check_range("finetune.jsd_weight", flat["finetune.jsd_weight"], 0.0)
     _check_range("cache.max_gigabytes", flat["cache.max_gigabytes"], 0.0)
+    for key in ("train.cache_on_device_gigabytes", "train.cache_in_memory_gigabytes"):
+        _check_range(key, flat[key], 0.0)
     _check_range("data.max_bad_images", flat["data.max_bad_images"], 0)
     for key in (
         "data.calibration_images",
@@ -100,6 +104,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         "evaluate.batch_size",
         "train.log_every_steps",
         "train.checkpoint_every_steps",
+        "train.fsdp",
     ):
         _check_range(key, flat[key], 1)
     if flat["data.image_size"] != 0:  # the student's own

@@ -12,12 +12,14 @@ import numpy as np
 import tqdm
 from etils import epath
 
+from robust_jax import hosts
+
 
 class Progress:
     """A live line for a loop: done, rate, ETA and the latest numbers.
 
     Use as a context manager. On a terminal the line is redrawn in place; in a log file a new
-    line is printed at most every ten seconds.
+    line is printed at most every ten seconds. Of several hosts the first alone shows it.
     """
 
     def __init__(self, what: str, total: int, start: int = 0, unit: str = "step"):
@@ -30,6 +32,7 @@ class Progress:
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 10.0,
             smoothing=0.1,
+            disable=not hosts.is_first(),
         )
 
     def advance(self, count: int = 1, **numbers: float) -> None:

@@ -21,9 +21,17 @@ def test_steps_prints_a_table_and_writes_json(tmp_path):
         "cached_over_full",
         "split_over_full",
         "split_over_full_memory",
+        "masked_over_full",
+        "split_over_masked",
     }
-    assert [row["step"] for row in said["rows"]] == ["full", "split", "cached"]
-    assert said["rows"][1]["gflop"] < said["rows"][0]["gflop"]
+    assert [row["step"] for row in said["rows"]] == ["full", "masked", "split", "cached"]
+    full, masked, split, cached = said["rows"]
+    assert said["ratios"]["split_over_masked"] == split["ms"] / masked["ms"]
+    # A mask saves no gradient: what is frozen still costs its backward pass, and is updated.
+    assert cached["gflop"] < split["gflop"] < 0.6 * masked["gflop"]
+    assert masked["gflop"] == pytest.approx(full["gflop"], rel=0.15)
+    assert split["temporary_mib"] < 0.5 * masked["temporary_mib"]
+    assert split["state_mib"] == cached["state_mib"] < masked["state_mib"] < full["state_mib"]
 
 
 def test_augment_prints_a_table_and_writes_json(tmp_path):

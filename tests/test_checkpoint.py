@@ -12,7 +12,7 @@ def tree(offset=0.0, mesh=None):
         "half": jnp.arange(4, dtype=jnp.bfloat16) / 3,
         "step": jnp.int32(7),
     }
-    return sharding.replicate(made, mesh or sharding.make_mesh())
+    return sharding.place(made, mesh or sharding.make_mesh())
 
 
 def assert_equal(left, right):

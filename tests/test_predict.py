@@ -1,10 +1,12 @@
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from runs import copy_run, quick_config, run
+from runs import ROOT, copy_run, quick_config, run
 
 import robust_jax
 from robust_jax import predict
@@ -79,10 +81,44 @@ def rows(said, index):
     return predict.Prediction(**{name: value[index] for name, value in vars(said).items()})
 
 
-def test_answers_do_not_depend_on_the_batch(classifier, images, said, monkeypatch):
-    assert_same(classifier.predict(images[10:17]), rows(said, slice(10, 17)))
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_answers_do_not_depend_on_the_batch(classifier, images, said, size):
+    some = images[:24]
+    parts = [vars(classifier.predict(some[i : i + size])) for i in range(0, 24, size)]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    assert_same(predict.Prediction(**found), rows(said, slice(24)))
+
+
+def test_answers_do_not_depend_on_their_parts(classifier, images, said, monkeypatch):
+    many = np.arange(200) % 64  # of which a device takes 64 through the heads at once
+    assert_same(classifier.predict(images[many]), rows(said, many))
     monkeypatch.setattr(predict, "MAX_BATCH", 8)
     assert_same(classifier.predict(images[:20]), rows(said, slice(20)))
+
+
+def test_pixels_are_those_of_the_evaluation(classifier, monkeypatch):
+    random = np.random.default_rng(0)
+    sizes = [(32, 32), (20, 45), (64, 33), (200, 150), (32, 32)]
+    given = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    seen, answer = [], classifier._answer
+
+    def watched(arrays, pixels):
+        seen.append(pixels)
+        return answer(arrays, pixels)
+
+    monkeypatch.setattr(classifier, "_answer", watched)
+    classifier.predict(given)
+    for image, pixels in zip(given, seen[0], strict=False):
+        source = sources.from_arrays(image[None], np.zeros(1, np.int32), ("a", "b"))
+        ((expected, _),) = EvalSet(source, "decode|resize(32)").batches(1)
+        np.testing.assert_array_equal(pixels, expected[0])
+
+
+def test_loading_imports_no_tensorflow(trained):
+    load = f"import sys, robust_jax; robust_jax.load({str(trained)!r})"
+    code = f"{load}; print('tensorflow' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout.strip() == "False", found.stderr
 
 
 def test_files_and_arrays_of_any_size(classifier, images, said):

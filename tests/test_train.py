@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +125,30 @@ def test_operations_are_those_of_all_steps_on_any_number_of_devices(tmp_path):
     assert count(tmp_path / "parts", 6) == whole
 
 
+@pytest.mark.parametrize("total", [12, 10])
+def test_steps_in_one_call_are_the_same_steps(tmp_path, total):
+    options = {"log_every_steps": 4, "checkpoint_every_steps": 4}
+    single, times = run(tmp_path / "single", total, **options)
+    whole, at_once = run(tmp_path / "whole", total, steps_per_call=4, **options)
+    for name, value in single.params.items():
+        np.testing.assert_allclose(whole.params[name], value, rtol=1e-5)
+    assert at_once["loss"] == pytest.approx(times["loss"], rel=1e-5)
+    assert at_once["flops"] == times["flops"]
+    # Stopped behind a checkpoint, it goes on with the same calls.
+    shutil.rmtree(tmp_path / "whole/toy/checkpoints" / str(total))
+    seen = []
+    resumed, _ = run(tmp_path / "whole", total, seen=seen, steps_per_call=4, **options)
+    assert seen == list(range(8, total))
+    assert_equal(resumed, whole)
+
+
+def test_calls_must_fit_the_intervals(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"toy: steps_per_call must divide .* got 2 for 2 .* and 3"
+    ):
+        run(tmp_path, 6, steps_per_call=2)
+
+
 def test_the_loop_takes_the_steps_one_after_another(tmp_path):
     trained, times = run(tmp_path, 6)
     state = new_state()
@@ -183,7 +209,7 @@ def test_batches_must_divide_among_the_devices(tmp_path):
 
 def test_the_state_is_donated_and_what_is_frozen_stays(tmp_path):
     mesh = sharding.make_mesh()
-    state, kept = sharding.replicate((new_state(), frozen()), mesh)
+    state, kept = sharding.place((new_state(), frozen()), mesh)
     run(tmp_path, 2, arrays=(state, kept), mesh=mesh)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     np.testing.assert_array_equal(kept["w"], frozen()["w"])

@@ -1,24 +1,31 @@
 """The feature cache: what the frozen trunk says about the fixed augmented set, computed once.
 
-Arrays are chunked TensorStore (zarr3, CRC-32C on every chunk). A manifest fingerprints everything
-that determines their content; an interrupted build continues behind its last finished block.
+Arrays are TensorStore zarr3. A block of elements is one file of each array; within it a few rows
+make a chunk with a CRC-32C of its own, so that single rows are read without the rest. A manifest
+fingerprints everything that determines the content. Hosts compute blocks side by side, and an
+interrupted build computes what is missing.
 """
 
+import functools
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from robust_jax import writers
+from robust_jax import hosts, writers
 from robust_jax.config import differing
 from robust_jax.data.order import train_elements
 
 Block = dict[str, np.ndarray]
-CHUNK_BYTES = 4 << 20
+FORMAT = 2  # of the files
+BLOCK_BYTES = 8 << 20  # of all arrays together
+ROWS = 16  # of a chunk
+MIN_BLOCKS = 20  # an interrupted build loses a part like this at most
 
 
 class FeatureCache:
@@ -35,7 +42,7 @@ class FeatureCache:
         self.directory = epath.Path(directory)
         self.num_elements = num_elements
         found = writers.read_json(self.directory / "manifest.json")
-        wanted = dict(fingerprint)
+        wanted = {"format": FORMAT, **fingerprint}
         if found is None:
             writers.write_json(self.directory / "manifest.json", wanted)
         elif found != wanted:
@@ -48,49 +55,103 @@ class FeatureCache:
             )
         self._stores: dict[str, Any] = {}
 
-    @property
-    def progress(self) -> tuple[int, float]:
-        """How many elements, from the first on, are stored, and the seconds that took."""
-        done = writers.read_json(self.directory / "done.json")
-        return (done["elements"], done["seconds"]) if done else (0, 0.0)
-
-    def write(self, start: int, block: Block, seconds: float) -> None:
-        """Stores the elements start .. start + n - 1; they count as done once all are on disk.
+    def lay_out(self, example: Mapping[str, Any], batch_size: int) -> None:
+        """Creates the arrays, where they are not there yet.
 
         Args:
-          start: the first element.
-          block: name -> array of n rows.
-          seconds: spent on the cache so far, earlier sessions included.
+          example: name -> array, or its shape and dtype, of some rows.
+          batch_size: rows computed at once; a block has a multiple of them.
         """
-        for name, values in block.items():
-            self._store(name, values)[start : start + len(values)].write(values).result()
-        done = start + len(next(iter(block.values())))
-        writers.write_json(self.directory / "done.json", {"elements": done, "seconds": seconds})
+        if not (self.directory / "layout.json").exists():
+            row_bytes = sum(math.prod(a.shape[1:]) * a.dtype.itemsize for a in example.values())
+            parts = max(MIN_BLOCKS, 4 * hosts.count())
+            most = min(BLOCK_BYTES // row_bytes, self.num_elements // parts)
+            unit = math.lcm(ROWS, batch_size)
+            block = max(1, most // unit) * unit
+            for name, array in example.items():
+                self._store(name, _metadata(array, self.num_elements, block))
+            writers.write_json(self.directory / "layout.json", {"block": block})
 
-    def load(self, names: tuple[str, ...]) -> Block:
-        """Reads whole arrays into memory.
+    @functools.cached_property
+    def block(self) -> int:
+        """Elements of a block; the last may have fewer."""
+        return writers.read_json(self.directory / "layout.json")["block"]
+
+    def finished(self) -> dict[int, dict[str, float]]:
+        """Returns the first element of every stored block, and the seconds that it took."""
+        found: dict[int, dict[str, float]] = {}
+        for path in self.directory.glob("done-*.json"):
+            found |= {int(start): times for start, times in writers.read_json(path).items()}
+        return found
+
+    def seconds(self) -> dict[str, float]:
+        """Returns what the stored blocks took together, by name."""
+        total: dict[str, float] = {}
+        for times in self.finished().values():
+            for name, value in times.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
+
+    def write(self, start: int, block: Block, times: Mapping[str, float]) -> None:
+        """Stores a block, which counts as done once all of it is on disk.
+
+        Args:
+          start: its first element, a multiple of `block`.
+          block: name -> array of its rows.
+          times: name -> seconds that it took.
+        """
+        futures = [
+            self._store(name)[start : start + len(values)].write(values)
+            for name, values in block.items()
+        ]
+        for future in futures:
+            future.result()
+        path = self.directory / f"done-{hosts.index()}.json"
+        done = writers.read_json(path) or {}
+        writers.write_json(path, {**done, str(start): dict(times)})
+
+    def load(self, names: Sequence[str]) -> Block:
+        """Reads whole arrays into memory; for errors see `read`."""
+        return self.read(names, slice(None))
+
+    def read(self, names: Sequence[str], rows: Any) -> Block:
+        """Reads some rows of some arrays.
+
+        Args:
+          names: of the arrays.
+          rows: int[b], or a slice.
 
         Raises:
           ValueError: when the build is unfinished, or a chunk is damaged or missing.
         """
-        done, _ = self.progress
+        self._check_finished()
+        found, name = {}, ""
+        try:
+            for name in names:
+                found[name] = self._store(name)[rows].read()
+            for name in names:
+                found[name] = found[name].result()
+        except ValueError as error:
+            raise ValueError(
+                f"the feature cache in {self.directory} cannot be read; got a bad array "
+                f"{name!r} ({error}); run with --rerun=cache"
+            ) from error
+        return found
+
+    def nbytes(self, names: Sequence[str]) -> int:
+        """Returns the bytes of some arrays in memory."""
+        return sum(self._store(n).size * self._store(n).dtype.numpy_dtype.itemsize for n in names)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019, a cache lives as long as the run
+    def _check_finished(self) -> None:
+        done = len(self.finished()) * self.block if self.finished() else 0
         if done < self.num_elements:
             raise ValueError(
                 f"the feature cache in {self.directory} is unfinished; got {done} of "
                 f"{self.num_elements} elements; run the cache stage again"
             )
-        loaded = {}
-        for name in names:
-            try:
-                loaded[name] = self._store(name)[...].read().result()
-            except ValueError as error:
-                raise ValueError(
-                    f"the feature cache in {self.directory} cannot be read; got a bad array "
-                    f"{name!r} ({error}); run with --rerun=cache"
-                ) from error
-        return loaded
 
-    def _store(self, name: str, example: np.ndarray | None = None) -> Any:
+    def _store(self, name: str, metadata: Mapping[str, Any] | None = None) -> Any:
         if name not in self._stores:
             spec: dict[str, Any] = {
                 "driver": "zarr3",
@@ -99,74 +160,73 @@ class FeatureCache:
                 "fill_missing_data_reads": False,
                 "store_data_equal_to_fill_value": True,
             }
-            if example is not None:
-                per_element = math.prod(example.shape[1:]) * example.dtype.itemsize
-                rows = max(1, min(self.num_elements, CHUNK_BYTES // per_element))
-                chunk = [rows, *example.shape[1:]]
-                spec["metadata"] = {
-                    "shape": [self.num_elements, *example.shape[1:]],
-                    "data_type": str(example.dtype),
-                    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-                    "codecs": [
-                        {"name": "bytes", "configuration": {"endian": "little"}},
-                        {"name": "crc32c"},
-                    ],
-                }
-            self._stores[name] = ts.open(spec, open=True, create=example is not None).result()
+            if metadata is not None:
+                spec["metadata"] = metadata
+            self._stores[name] = ts.open(spec, open=True, create=metadata is not None).result()
         return self._stores[name]
 
 
-def build(
-    cache: FeatureCache,
-    blocks: Callable[[int], Iterator[tuple[int, Block]]],
-    compute: Callable[[Block], Block],
-    name: str = "cache",
-) -> None:
-    """Fills a cache behind what it holds already.
-
-    Args:
-      blocks: start -> (number of elements that count, batch) in element order.
-      compute: batch -> arrays to store, one row for each example of the batch.
-      name: of the progress line.
-    """
-    done, earlier = cache.progress
-    if done >= cache.num_elements:
-        return
-    began = time.perf_counter()
-    with writers.Progress(name, cache.num_elements, done, unit="element") as progress:
-        for count, batch in blocks(done):
-            rows = {name: values[:count] for name, values in compute(batch).items()}
-            cache.write(done, rows, earlier + time.perf_counter() - began)
-            done += count
-            progress.advance(count)
-
-
 def batches(
-    arrays: Block,
+    read: Callable[[np.ndarray], Block],
+    size: int,
     *,
     batch_size: int,
     seed: int,
     start_step: int,
     num_steps: int,
+    ahead: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Block]:
-    """Yields the rows that `pipeline.train_batches` would have made of the same elements.
+    """Yields this host's rows of the batches that `pipeline.train_batches` makes of the elements.
 
     Args:
-      arrays: equally long arrays, one row for each element of the augmented set.
+      read: rows int[b] -> arrays of b rows.
+      size: number of elements.
       batch_size: of all hosts together.
       seed: of the order; that of the augmented set.
       start_step: first step; 0, or where a run resumes.
       num_steps: steps of the whole run.
+      ahead: batches that are read, in threads, before they are asked for.
       process_index: of this host.
       process_count: number of hosts.
     """
-    size, local = len(next(iter(arrays.values()))), batch_size // process_count
-    for step in range(start_step, num_steps):
+    local = batch_size // process_count
+
+    def rows(step: int) -> np.ndarray:
         positions = step * batch_size + process_index * local + np.arange(local)
-        rows = train_elements(positions, seed=seed, size=size)
-        yield {name: values[rows] for name, values in arrays.items()}
+        return train_elements(positions, seed=seed, size=size)
+
+    if not ahead:
+        yield from (read(rows(step)) for step in range(start_step, num_steps))
+        return
+    with ThreadPoolExecutor(ahead) as pool:
+        coming: deque[Future[Block]] = deque()
+        for step in range(start_step, num_steps):
+            coming.append(pool.submit(read, rows(step)))
+            if len(coming) > ahead:
+                yield coming.popleft().result()
+        yield from (future.result() for future in coming)
+
+
+def _metadata(array: Any, num_elements: int, block: int) -> dict[str, Any]:
+    endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    checked = [endian, {"name": "crc32c"}]
+    inner = {
+        "chunk_shape": [ROWS, *array.shape[1:]],
+        "codecs": checked,
+        "index_codecs": checked,
+        "index_location": "end",
+    }
+    return {
+        "shape": [num_elements, *array.shape[1:]],
+        "data_type": str(array.dtype),
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [block, *array.shape[1:]]},
+        },
+        "codecs": [{"name": "sharding_indexed", "configuration": inner}],
+    }
 
 
 def _kvstore(path: epath.Path) -> dict[str, str]:

@@ -120,7 +120,8 @@ def _batches(
     failures: list[Exception] = []
     examples = _examples(elements, locate, start, stop, failures)
     _, views = examples.element_spec
-    if not all(view.shape.is_fully_defined() for view in views.values()):
+    several = stop - start > batch_size  # a batch alone compares its own
+    if several and not all(view.shape.is_fully_defined() for view in views.values()):
         for first in _numpy(examples.take(_FIRST).batch(_FIRST), failures):
             del first  # made only to find images of differing sizes before the run starts
     options = tf.data.Options()
@@ -195,6 +196,8 @@ def _examples(
         # One tensor of numbers: tf.data pays for each component of each example.
         return numbers[:4], views
 
+    # Ops say tf.cond themselves: AutoGraph would look for control flow for a second.
+    make, fetch_op = map(tf.autograph.experimental.do_not_convert, (make, fetch_op))
     rows = tf.data.Dataset.range(start, stop).batch(_CHUNK)
     fetched = rows.map(fetch_op, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return fetched.unbatch().map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -8,7 +8,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from robust_jax import sharding
-from robust_jax.data.cache import Block, FeatureCache, build
+from robust_jax.data.cache import Block, FeatureCache
+from robust_jax.data.cache_build import build
 from robust_jax.data.elements import Elements
 from robust_jax.data.sources import Source
 from robust_jax.evals.classification import Function
@@ -50,17 +51,21 @@ def extract(
     from robust_jax.data.pipeline import ordered_batches
 
     elements = Elements(source, ops, {"image": ""}, seed=0)
-    arrays, size = sharding.replicate(arrays, mesh), sharding.padded_size(batch_size, mesh)
+    arrays, size = sharding.place(arrays, mesh), sharding.padded_size(batch_size, mesh)
 
-    def compute(batch: Block) -> Block:
-        images = {"image": batch["image"], "label": batch["label"]}
-        return jax.device_get(function(arrays, sharding.shard_batch(images, mesh)))
+    def views(batch: Block) -> dict[str, jax.Array]:
+        return sharding.shard_batch({k: batch[k] for k in ("image", "label")}, mesh)
 
-    def blocks(start: int) -> Iterator[tuple[int, Block]]:
-        for batch in ordered_batches(elements, batch_size=size, start=start):
+    def compute(batch: Block) -> tuple[Block, dict[str, float]]:
+        return jax.device_get(function(arrays, views(batch))), {}
+
+    def batches(start: int, stop: int) -> Iterator[tuple[int, Block]]:
+        for batch in ordered_batches(elements, batch_size=size, start=start, stop=stop):
             yield int(batch["mask"].sum()), batch
 
     fingerprint = {**weights, "source": source.fingerprint, "ops": elements.ops}
     cache = FeatureCache(directory, fingerprint, len(elements))
-    build(cache, blocks, compute, name=name)
+    _, first = next(batches(0, min(size, len(elements))))
+    cache.lay_out(jax.eval_shape(function, arrays, views(first)), size)
+    build(cache, batches, compute, name=name)
     return cache.load(outputs)

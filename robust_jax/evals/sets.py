@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from robust_jax import sharding, writers
+from robust_jax import hosts, sharding, writers
 from robust_jax.data.sources import Source, fingerprint
 from robust_jax.evals import classification, corruption, perturbation
 from robust_jax.evals.classification import EvalSet, Function, Outputs
@@ -186,6 +186,8 @@ def measure(
 ) -> list[Measured]:
     """Evaluates every set, or reads what an interrupted evaluation stored of it.
 
+    Several hosts share the sets.
+
     Args:
       sets: what to evaluate.
       function_of: subset of the classes -> function; called once for each.
@@ -195,27 +197,31 @@ def measure(
       batch_size: images at a time.
       mesh: the devices.
     """
-    function_of, arrays = functools.cache(function_of), sharding.replicate(arrays, mesh)
-    found = []
-    with writers.Progress("evaluate", len(sets), unit="set") as progress:
-        for one in sets:
-            path = store / f"{_file_name(one.where)}.npz"
-            subset = one.subset.name if one.subset else ""
+    function_of, arrays = functools.cache(function_of), sharding.place(arrays, mesh)
+    mine = hosts.share(sets)
+    with writers.Progress("evaluate", len(mine), unit="set") as progress:
+        for one in mine:
+            path, subset = store / _file_name(one.where), one.subset.name if one.subset else ""
             content = fingerprint(version, one.content, subset, one.labels)
-            outputs = writers.read_arrays(path) if path.exists() else {}
-            if str(outputs.pop("fingerprint", "")) != content:
+            stored = writers.read_arrays(path) if path.exists() else {}
+            if str(stored.get("fingerprint", "")) != content:
                 outputs = one.outputs(function_of(one.subset), arrays, batch_size, mesh)
                 # Each file is written whole, so one that exists is finished.
                 writers.write_arrays(path, {**outputs, "fingerprint": np.asarray(content)})
-            found.append(Measured(one.where, outputs, one.labels, one.kind))
             progress.advance()
+    hosts.wait("evaluated")
+    found = []
+    for one in sets:
+        outputs = writers.read_arrays(store / _file_name(one.where))
+        del outputs["fingerprint"]
+        found.append(Measured(one.where, outputs, one.labels, one.kind))
     return found
 
 
 def _file_name(where: Where) -> str:
     parts = {key: str(value) for key, value in where.items()}
     if parts["set"] == "perturbation":
-        return f"flips-{parts['perturbation']}"
+        return f"flips-{parts['perturbation']}.npz"
     if parts["set"] == "corruption":
         del parts["set"]
-    return "-".join(parts.values())
+    return "-".join(parts.values()) + ".npz"

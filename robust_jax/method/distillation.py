@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from robust_jax.method import losses
+from robust_jax.method import losses, microbatches
 from robust_jax.method.student import Student
 from robust_jax.models import ModelEntry, normalise
 from robust_jax.state import TrainState
@@ -60,6 +60,8 @@ def make_step(
     *,
     seed: int,
     teacher: tuple[Any, ModelEntry] | None,
+    accum_steps: int = 1,
+    remat: bool = False,
 ) -> StepFn:
     """Returns the step that tunes the tail, on images or on their cached features alike.
 
@@ -67,20 +69,27 @@ def make_step(
       kd: config section `method.kd`.
       seed: of the dropout masks, together with the step number.
       teacher: (model, entry) for batches of images; None when nothing is distilled.
+      accum_steps: parts of the batch that are computed in sequence, each with the memory of its
+        own examples only, in the trunk and in the teacher too. Gradients and metrics are the means
+        over the parts. Every loss is a plain mean over examples, the weight of an unsure teacher
+        included, so these are those of the whole batch, but for other dropout masks: each part
+        draws its own.
+      remat: compute each stage of the tail again in the backward pass, see `StagedModel`.
     """
+    microbatches.check_parts(accum_steps, "accum_steps")
 
-    def step_fn(
-        state: TrainState, frozen: Any, batch: Mapping[str, jax.Array]
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def part_fn(
+        tuned: Any, frozen: Any, batch: Mapping[str, jax.Array], key: jax.Array
+    ) -> tuple[Any, dict[str, jax.Array]]:
         known = batch if "z_clean" in batch else features(student, frozen, batch, teacher)
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
         anchor = (
             student.original(frozen["student"], known["z_clean"]) if kd["clean_anchor"] else None
         )
 
         def loss_fn(tuned: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             z = jnp.stack([known["z_clean"], known["z_aug"]], 1)
-            logits = student.tail(frozen["student"], tuned, z.reshape(-1, *z.shape[2:]), key)
+            z = z.reshape(-1, *z.shape[2:])
+            logits = student.tail(frozen["student"], tuned, z, key, remat=remat)
             return losses.three_head_loss(
                 {head: value[0::2] for head, value in logits.items()},
                 {head: value[1::2] for head, value in logits.items()},
@@ -91,7 +100,19 @@ def make_step(
                 anchor,
             )
 
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+        return jax.grad(loss_fn, has_aux=True)(tuned)
+
+    def step_fn(
+        state: TrainState, frozen: Any, batch: Mapping[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def one(part: Any, carry: Any, i: jax.Array | None) -> tuple[Any, Any, Any]:
+            masks = key if i is None else jax.random.fold_in(key, i)
+            grads, metrics = part_fn(state.params, frozen, part, masks)
+            return grads, carry, metrics
+
+        grads, _, metrics = microbatches.accumulate(one, state.params, None, batch, accum_steps)
         metrics["gradient_norm"] = optax.tree.norm(grads)
         return state.update(grads, optimizer), metrics
 

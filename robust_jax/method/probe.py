@@ -98,7 +98,7 @@ class FullBatch:
         self._examples = sharding.shard_batch(examples, mesh)
         shapes = {"kernel": (z.shape[1], num_classes), "bias": (num_classes,)}
         start = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        self._weights = sharding.replicate(start, mesh)
+        self._weights = sharding.place(start, mesh)
 
     def fit(self, penalty: float) -> Fit:
         """Returns the minimum for the penalty l."""

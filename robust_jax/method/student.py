@@ -17,7 +17,8 @@ from robust_jax.models import ModelEntry, normalise
 class Student:
     """How to apply a student; its arrays are two trees, `frozen` and `tuned`.
 
-    `frozen` is the original model's variables, whole and unchanged. `tuned` is
+    `frozen` is the original model's variables, whole and unchanged, f32 or as `frozen.cast_frozen`
+    stores them. `tuned`, always f32, is
     {"shared": {"tail": the freed tensors, "adapter": ...}, "heads": {head: bottleneck}};
     with share="none", "shared" holds one such subtree for each head.
 
@@ -52,9 +53,11 @@ class Student:
         """Returns `tuned` for step 0, with which every head equals the original model."""
         feature = jnp.zeros((1, self.model.feature_width))
         flat = flax.traverse_util.flatten_dict(frozen["params"], sep="/")
-        # Copies: the tuned tree is donated by every step, the frozen one must survive.
+        # Copies: the tuned tree is donated by every step, the frozen one must survive. In f32,
+        # however the frozen one is stored: in bf16 small steps would round to nothing.
         tail = flax.traverse_util.unflatten_dict(
-            {path: jnp.array(flat[path], copy=True) for path in self.plan.freed}, sep="/"
+            {path: jnp.array(flat[path], jnp.float32, copy=True) for path in self.plan.freed},
+            sep="/",
         )
         shared: dict[str, Any] = {"tail": tail}
         if self.plan.adapter_width:
@@ -84,6 +87,7 @@ class Student:
         key: jax.Array | None = None,
         *,
         shared_masks: bool = False,
+        remat: bool = False,
     ) -> dict[str, jax.Array]:
         """Returns the logits f32[b, k] of every head.
 
@@ -91,6 +95,7 @@ class Student:
           z: boundary activation, in any float dtype.
           key: PRNG key of the dropout masks, which are the same for every head; None: no dropout.
           shared_masks: see `heads.dropout`.
+          remat: compute each stage again in the backward pass, see `StagedModel`.
         """
         keys = [None] * 3 if key is None else [jax.random.fold_in(key, i) for i in range(3)]
         # Never down: at the boundary "head" the activation is more precise than the model.
@@ -98,7 +103,7 @@ class Student:
 
         def feature(shared: Mapping[str, Any]) -> jax.Array:
             variables = {**frozen, "params": _overlay(frozen["params"], shared["tail"])}
-            x = self.model.apply(variables, z, start=self.plan.boundary, stop="head")
+            x = self.model.apply(variables, z, start=self.plan.boundary, stop="head", remat=remat)
             if "adapter" in shared:
                 x = self._adapter.apply({"params": shared["adapter"]}, x, keys[0], shared_masks)
             return dropout(x, self.rate, keys[1], shared_masks)

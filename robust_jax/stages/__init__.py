@@ -10,7 +10,7 @@ import ml_collections
 from etils import epath
 
 from robust_jax import config as config_lib
-from robust_jax import writers
+from robust_jax import hosts, writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,15 +191,23 @@ def is_done(workdir: epath.Path, name: str) -> bool:
 
 
 def run(name: str, context: Any) -> None:
-    """Runs one stage: marks it as begun, then as finished with what it reports."""
+    """Runs one stage: marks it as begun, then as finished with what it reports.
+
+    Every host calls this.
+    """
     path = _marker(context.workdir, name)
-    if not path.exists():  # what an interrupted clearing left is of another config
-        for output in STAGES[name].outputs:
-            _remove(context.workdir / output)
     marker = {"config": _determinants(name, context.config, context.resolved)}
-    writers.write_json(path, {**marker, "done": False})
+    if hosts.is_first():
+        if not path.exists():  # what an interrupted clearing left is of another config
+            for output in STAGES[name].outputs:
+                _remove(context.workdir / output)
+        writers.write_json(path, {**marker, "done": False})
+    hosts.wait(f"{name}: begun")
     result = importlib.import_module(f"robust_jax.stages.{name}").run(context)
-    writers.write_json(path, {**marker, "done": True, "result": result or {}})
+    hosts.wait(f"{name}: done")
+    if hosts.is_first():
+        writers.write_json(path, {**marker, "done": True, "result": result or {}})
+    hosts.wait(f"{name}: marked")
 
 
 def _marker(workdir: epath.Path, name: str) -> epath.Path:

@@ -22,7 +22,7 @@ WHOLE = {path.rpartition("/")[2]: path for path in STORED if path != "pretrain"}
 def load_arrays(networks: Networks) -> dict[str, Any]:
     """Returns the arrays of every method that a run evaluates, without calibrations."""
     wanted = networks.config.baselines.methods
-    arrays: dict[str, Any] = {"student": networks.variables("pretrain"), "tuned": {}}
+    arrays: dict[str, Any] = {"student": networks.frozen(), "tuned": {}}
     for name, path in WHOLE.items():
         if name in wanted:
             arrays[name] = networks.variables(path)
@@ -81,22 +81,30 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
         for name, one in single.items():
             (logits[name],) = one.tail(frozen, arrays["tuned"][name], z).values()
         probs = {name: jax.nn.softmax(restrict(said)) for name, said in logits.items()}
-        samples = {
-            name: sample(frozen, tuned, z)
-            for name, tuned in arrays["tuned"].items()
-            if name not in single
-        }
-        out: dict[str, jax.Array] = {}
-        for method in routed:
-            said, fitted = samples[ROUTED[method][0]], arrays["calibration"].get(method)
-            config = routing.selection_config(networks, method)
-            chosen = predict(said, config, fitted, z, restrict)
-            probs[method] = chosen["probs"]
-            out |= {f"{method}/{key}": chosen[key] for key in ("head", "routing_score")}
-        for name, said in samples.items():
-            means = jax.nn.softmax(restrict(said)).mean(1)
-            out |= {f"{name}/{h}_label": m.argmax(-1) for h, m in zip(HEADS, means, strict=True)}
-        return out | _summaries(probs, labels)
+        out = _summaries(probs, labels)
+
+        def choose(rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            z = rows["z"]
+            samples = {
+                name: sample(frozen, tuned, z)
+                for name, tuned in arrays["tuned"].items()
+                if name not in single
+            }
+            found: dict[str, jax.Array] = {}
+            probs: dict[str, jax.Array] = {}
+            for method in routed:
+                said, fitted = samples[ROUTED[method][0]], arrays["calibration"].get(method)
+                config = routing.selection_config(networks, method)
+                chosen = predict(said, config, fitted, z, restrict)
+                probs[method] = chosen["probs"]
+                found |= {f"{method}/{key}": chosen[key] for key in ("head", "routing_score")}
+            for name, said in samples.items():
+                means = jax.nn.softmax(restrict(said)).mean(1)
+                labels = {f"{h}_label": m.argmax(-1) for h, m in zip(HEADS, means, strict=True)}
+                found |= {f"{name}/{key}": value for key, value in labels.items()}
+            return found | _summaries(probs, rows["label"])
+
+        return out | routing.in_parts(choose, {"z": z, "label": labels}, networks.mesh.size)
 
     return function
 

@@ -24,13 +24,13 @@ def run(context: Context) -> dict[str, Any]:
                 path,
                 "student",
                 config.finetune,
-                start=context.variables("pretrain"),
+                start=context.variables("pretrain", context.training_mesh),
                 loss=config.finetune.loss,
                 jsd_weight=config.finetune.jsd_weight,
                 augmented=config.augmented,
             )
         elif name == "lp_ft":  # a student with weights has got its linear probe in `pretrain`
-            start = context.variables("pretrain")
+            start = context.variables("pretrain", context.training_mesh)
             times[name] = classifier.train(context, path, "student", config.finetune, start=start)
         elif name in TUNED:
             kd = {**config.method.kd.to_dict(), "weight": 0.0}

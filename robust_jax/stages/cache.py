@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from robust_jax import config as config_lib
-from robust_jax import costs, sharding
+from robust_jax import costs, hosts, sharding
 from robust_jax.checkpoint import parameter_hash
-from robust_jax.data.cache import Block, FeatureCache, build
+from robust_jax.data.cache import Block, FeatureCache
+from robust_jax.data.cache_build import build
 from robust_jax.method import distillation
 from robust_jax.method.selection import HEADS
 from robust_jax.stages.context import Context
@@ -25,92 +26,91 @@ def run(context: Context) -> dict[str, Any]:
     from robust_jax.data.pipeline import ordered_batches
 
     elements, section = context.augmented_set(), context.config.distill
-    student, size = context.student(HEADS), section.batch_size
-    frozen = sharding.replicate(load_frozen(context), context.mesh)
-    teacher = (context.teacher_model, context.teacher_entry)
-    dtype = jnp.dtype(context.config.cache.dtype)
+    size = sharding.padded_size(section.batch_size, context.mesh)
+    frozen = load_frozen(context)
+    programs = _programs(context)
 
-    @jax.jit
-    def trunk(frozen: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        found = distillation.features(student, frozen, batch, None)
-        return {k: v.astype(dtype) for k, v in found.items()}
-
-    @jax.jit
-    def ask(frozen: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return distillation.answers(teacher, frozen["teacher"], batch)
-
-    def views(batch: Block) -> dict[str, jax.Array]:
-        found = {name: batch[name] for name in ("clean", "aug")}
-        return sharding.shard_batch(found, context.mesh)
-
-    def blocks(start: int) -> Iterator[tuple[int, Block]]:
-        for batch in ordered_batches(elements, batch_size=size, start=start):
+    def batches(start: int, stop: int) -> Iterator[tuple[int, Block]]:
+        for batch in ordered_batches(elements, batch_size=size, start=start, stop=stop):
             yield int(batch["mask"].sum()), batch
 
-    trial = blocks(0)
+    def views(batch: Block) -> dict[str, jax.Array]:
+        return sharding.shard_batch({k: batch[k] for k in ("clean", "aug")}, context.mesh)
+
+    trial = batches(0, min(2 * size, len(elements)))
     _, first = next(trial)
-    compiled, compile_seconds = [], []
-    for program in (trunk, ask):
+    compiled, compiling = {}, {}
+    for name, program in programs.items():
         began = time.perf_counter()
-        compiled.append(program.lower(frozen, views(first)).compile())
-        compile_seconds.append(time.perf_counter() - began)
-    asking = 0.0  # seconds of the last block
+        compiled[name] = program.lower(frozen, views(first)).compile()
+        compiling[f"compile_{name}"] = time.perf_counter() - began
 
-    def compute_block(batch: Block) -> Block:
-        nonlocal asking
+    def compute(batch: Block) -> tuple[Block, dict[str, float]]:
         placed = views(batch)
-        found = jax.device_get(compiled[0](frozen, placed))
+        found = jax.device_get(compiled["trunk"](frozen, placed))
         began = time.perf_counter()
-        found |= jax.device_get(compiled[1](frozen, placed))
-        asking = time.perf_counter() - began
-        return {**found, "label": batch["label"]}
+        found |= jax.device_get(compiled["teacher"](frozen, placed))
+        return {**found, "label": batch["label"]}, {"teacher": time.perf_counter() - began}
 
-    example = compute_block(first)
+    example, _ = compute(first)
     began = time.perf_counter()
-    count, batch = next(trial, (0, None))
-    if batch is None:  # the set is one batch
-        count, batch = next(blocks(0))
-    compute_block(batch)
-    per_element = (time.perf_counter() - began) / count
+    count, second = next(trial, (len(elements), first))  # the set may be one batch
+    compute(second)
+    per_element = (time.perf_counter() - began) / count / hosts.count()
     steps = config_lib.duration(section, "total", examples=len(elements), label="distill")
     row_bytes = sum(v.nbytes for v in example.values()) / size
     gigabytes = row_bytes * len(elements) / 1e9
-    passes = steps * size / len(elements)
+    passes = steps * section.batch_size / len(elements)
     use, why = decide(context.config.cache, gigabytes, passes)
+    once, streaming = per_element * len(elements), per_element * steps * section.batch_size
     print(
         f"cache: {'built' if use else 'not built'}, {why}: {gigabytes:.3f} GB and about "
-        f"{per_element * len(elements):.0f} s once, against about "
-        f"{per_element * steps * size:.0f} s when streaming {passes:.1f} passes"
+        f"{once:.0f} s once, against about {streaming:.0f} s when streaming {passes:.1f} passes"
     )
     if not use:
         nothing = {"seconds": 0.0, "compile_seconds": 0.0, "flops": 0.0}
         return {"used": False, **nothing, "teacher": nothing}
     cache = FeatureCache(context.workdir / "cache", fingerprint(context), len(elements))
     spent = context.workdir / "cache" / "spent.json"
-    if cache.progress[0] < len(elements):
-        costs.spend(spent, compile_trunk=compile_seconds[0], compile_teacher=compile_seconds[1])
-
-    def store_block(batch: Block) -> Block:
-        rows = compute_block(batch)
-        costs.spend(spent, teacher=asking)
-        return rows
-
-    build(cache, blocks, store_block)
-    took = dict.fromkeys(("compile_trunk", "compile_teacher", "teacher"), 0.0) | costs.spent(spent)
+    if hosts.is_first():
+        cache.lay_out(example, size)
+        if len(cache.finished()) * cache.block < len(elements):
+            costs.spend(spent, **compiling)
+    hosts.wait("cache: laid out")
+    build(cache, batches, compute)
+    compiling, took = costs.spent(spent), cache.seconds()
     calls = -(-len(elements) // size)
-    counted = [costs.flops(calls, program, frozen, views(first)) for program in (trunk, ask)]
+    flops = {
+        name: costs.flops(calls, program, frozen, views(first))
+        for name, program in programs.items()
+    }
     return {
         "used": True,
-        "seconds": cache.progress[1],
-        "compile_seconds": took["compile_trunk"] + took["compile_teacher"],
-        **costs.added(*counted),
+        "seconds": took["seconds"],
+        "compile_seconds": sum(compiling.values()),
+        **costs.added(*flops.values()),
         "teacher": {
             "seconds": took["teacher"],
-            "compile_seconds": took["compile_teacher"],
-            **counted[1],
+            "compile_seconds": compiling["compile_teacher"],
+            **flops["teacher"],
         },
         "gigabytes": gigabytes,
     }
+
+
+def _programs(context: Context) -> dict[str, Any]:
+    """The jitted functions (frozen, views) -> arrays to store, of the trunk and of the teacher."""
+    student, dtype = context.student(HEADS), jnp.dtype(context.config.cache.dtype)
+    teacher = (context.teacher_model, context.teacher_entry)
+
+    def trunk(frozen: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        found = distillation.features(student, frozen, batch, None)
+        return {k: v.astype(dtype) for k, v in found.items()}
+
+    def ask(frozen: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return distillation.answers(teacher, frozen["teacher"], batch)
+
+    return {"trunk": jax.jit(trunk), "teacher": jax.jit(ask)}
 
 
 def decide(section: Any, gigabytes: float, passes: float) -> tuple[bool, str]:
@@ -133,6 +133,7 @@ def fingerprint(context: Context) -> dict[str, Any]:
         "models": [
             context.config.student.name,
             context.config.student.dtype,
+            context.config.student.frozen_dtype,
             context.config.teacher.name,
             context.config.teacher.dtype,
         ],
@@ -143,4 +144,4 @@ def fingerprint(context: Context) -> dict[str, Any]:
 
 def load_frozen(context: Context) -> dict[str, Any]:
     """Returns the frozen arrays of the three-head step."""
-    return {"student": context.variables("pretrain"), "teacher": context.variables("teacher")}
+    return {"student": context.frozen(), "teacher": context.variables("teacher")}

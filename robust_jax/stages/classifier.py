@@ -1,17 +1,18 @@
 """Training all of a network as a classifier: the clean student, and the teachers."""
 
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from robust_jax import config as config_lib
-from robust_jax import models, optim, weights
+from robust_jax import models, optim, sharding, weights
 from robust_jax.checkpoint import parameter_hash
 from robust_jax.data.pipeline import Elements, train_batches
 from robust_jax.evals import classification, metrics
 from robust_jax.method import supervised
+from robust_jax.stages import feed
 from robust_jax.stages.context import Context
 from robust_jax.state import TrainState
 
@@ -95,20 +96,27 @@ def train(
         start, facts = _start(context, name)
     params, others = start["params"], {k: v for k, v in start.items() if k != "params"}
     model, entry = context.network(name)
+    create = functools.partial(TrainState.create, optimizer=optimizer, averaged=ema_decay > 0)
     state, times = context.train_steps(
         path,
         supervised.make_step(
-            model, entry, optimizer, loss=loss, jsd_weight=jsd_weight, ema_decay=ema_decay
+            model,
+            entry,
+            optimizer,
+            loss=loss,
+            jsd_weight=jsd_weight,
+            ema_decay=ema_decay,
+            accum_steps=section.accum_steps,
+            remat=section.remat,
         ),
-        TrainState.create(params, optimizer, others, averaged=ema_decay > 0),
+        sharding.create(create, context.training_mesh, params, model_state=others),
         {},
         lambda start, stop: train_batches(
             elements,
             batch_size=section.batch_size,
             start_step=start,
             num_steps=stop,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **feed.host_part(),
         ),
         total_steps=total,
         batch_size=section.batch_size,
@@ -121,14 +129,15 @@ def _start(context: Context, name: str) -> tuple[dict[str, Any], dict[str, Any]]
     model, _ = context.network(name)
     if context.config[name].weights:
         variables, facts = load_weights(context, name, "new")
-        return jax.tree.map(jnp.asarray, variables), facts
-    init = jax.jit(model.init)  # operation by operation it would compile a hundred programs
-    return dict(init(jax.random.key(context.config.seed), model.example_input())), {}
+        return sharding.place(variables, context.training_mesh), facts
+    key, images = jax.random.key(context.config.seed), model.example_input()
+    return dict(sharding.create(model.init, context.training_mesh, key, images)), {}
 
 
 def finish(context: Context, path: str, name: str, variables: dict[str, Any]) -> dict[str, float]:
     """Stores the variables of a network and measures them on the clean evaluation images."""
     context.save(f"{path}/variables", variables)
+    variables = context.variables(path)  # on this host's devices
     model, entry = context.network(name)
 
     @jax.jit

@@ -7,8 +7,8 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from robust_jax import checkpoint, hosts, sharding
 from robust_jax import config as config_lib
-from robust_jax import sharding
 from robust_jax.data import sources
 from robust_jax.data.copies import Copies, copy_names
 from robust_jax.data.elements import Elements
@@ -48,10 +48,16 @@ class Context(Networks):
         self.source = sources.load(config.data, "train", **how)
         self.val = sources.load(config.data, "val", **how)
         super().__init__(config, workdir, self.source.class_names, dry_run=dry_run)
+        self.training_mesh = sharding.make_mesh(fsdp=config.train.fsdp)
         for section in config_lib.TRAINED_SECTIONS:
-            sharding.check_batch_size(
-                config[section].batch_size, self.mesh, f"{section}.batch_size"
-            )
+            size, parts = config[section].batch_size, config[section].accum_steps
+            if size % parts:
+                raise ValueError(
+                    f"{section}.accum_steps must divide {section}.batch_size; got {parts} and "
+                    f"{size}; use a divisor"
+                )
+            name = f"{section}.batch_size" + (f" / {section}.accum_steps" if parts > 1 else "")
+            sharding.check_batch_size(size // parts, self.training_mesh, name)
         count = len(self.source)
         held_out = min(config.data.calibration_images, count // 10)
         if held_out < 1:
@@ -113,8 +119,9 @@ class Context(Networks):
         *,
         total_steps: int,
         batch_size: int,
+        steps_per_call: int = 1,
     ) -> tuple[TrainState, dict[str, float]]:
-        """Runs the training loop with this run's workdir, mesh and intervals."""
+        """Runs the training loop with this run's workdir, devices and intervals."""
         return train(
             step_fn,
             state,
@@ -124,10 +131,16 @@ class Context(Networks):
             total_steps=total_steps,
             batch_size=batch_size,
             workdir=self.workdir,
-            mesh=self.mesh,
+            mesh=self.training_mesh,
+            steps_per_call=steps_per_call,
             log_every_steps=self.config.train.log_every_steps,
             checkpoint_every_steps=self.config.train.checkpoint_every_steps,
         )
+
+    def save(self, path: str, tree: Any) -> None:
+        """Stores a tree of arrays below the workdir; every host calls this."""
+        checkpoint.save_tree(self.workdir / path, sharding.place(tree, self.training_mesh))
+        hosts.wait(path)
 
     def augmented_set(self) -> Elements:
         """Returns the fixed augmented set: pairs of views "clean" and "aug"."""

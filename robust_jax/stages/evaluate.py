@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from robust_jax import sharding
+from robust_jax import hosts, sharding
 from robust_jax.data.pipeline import ordered_batches
 from robust_jax.evals import benchmarks, sets
 from robust_jax.evals.benchmarks import StoredFrames, StoredImages
@@ -51,6 +51,8 @@ def run(context: Context) -> None:
         batch_size=section.batch_size,
         mesh=context.mesh,
     )
+    if not hosts.is_first():
+        return
     results.write(context.workdir, results.rows(measured, seed))
     answered = [
         (one, found.outputs)

@@ -42,7 +42,7 @@ class Evaluated(NamedTuple):
 def of_run(workdir: str) -> Evaluated:
     """Returns the methods of a finished run, calibrated as its stage `evaluate` left them."""
     networks = Networks.restore(workdir)
-    networks.mesh = sharding.make_mesh()
+    networks.mesh = sharding.make_mesh()  # batches are large
     stages.result(networks.workdir, "evaluate")  # an error where it has not finished
     arrays = answers.load_arrays(networks)
     arrays["calibration"] = answers.load_calibrations(networks, arrays)

@@ -1,15 +1,18 @@
 """The networks of a run, from its config and class names alone: built, planned, restored."""
 
 import functools
+import math
 from typing import Any
 
 import jax
 import ml_collections
 from etils import epath
+from jax.sharding import Mesh
 
 from robust_jax import checkpoint, models, sharding, weights, writers
 from robust_jax import config as config_lib
 from robust_jax.method import budget
+from robust_jax.method.frozen import cast_frozen
 from robust_jax.method.student import Student
 
 RUN_FILES = ("config.json", "dataset.json", "networks.json")  # what makes a directory a run
@@ -55,7 +58,9 @@ class Networks:
         self.workdir = epath.Path(workdir)
         self.class_names = class_names
         self.dry_run = dry_run
-        self.mesh = sharding.make_mesh()
+        # Of this host: what is not training is done by each host on its own.
+        shared = math.gcd(config.train.fsdp, jax.local_device_count())
+        self.mesh = sharding.make_mesh(jax.local_devices(), shared)
         self.student_entry = entries["student"] if entries else self._entry(config.student)
         self.teacher_entry = entries["teacher"] if entries else self._entry(config.teacher)
         self.image_size: int = config.data.image_size or self.student_entry.input_size
@@ -77,8 +82,9 @@ class Networks:
                 f"no run in this directory; got {path}; give the --workdir of a finished "
                 "`python -m robust_jax.main`"
             )
+        defaults = config_lib.flatten(config_lib.base())  # of keys that are newer than the run
         found = cls(
-            config_lib.unflatten(flat),
+            config_lib.unflatten(defaults | flat),
             path,
             tuple(dataset["classes"]),
             {name: models.entry_from_json(values) for name, values in entries.items()},
@@ -163,10 +169,15 @@ class Networks:
             return self.student_model, self.student_entry
         return self.teacher_model, self.teacher_entry
 
-    def variables(self, path: str) -> dict[str, Any]:
+    def variables(self, path: str, mesh: Mesh | None = None) -> dict[str, Any]:
         """Returns the trained variables in `path/variables`, of the network that `STORED` names."""
         model, _ = self.network(STORED[path])
-        return self.load(f"{path}/variables", self.shapes(model))
+        return self.load(f"{path}/variables", self.shapes(model), mesh)
+
+    def frozen(self, mesh: Mesh | None = None) -> dict[str, Any]:
+        """Returns the original student's variables as methods that freeze it store them."""
+        like = cast_frozen(self.shapes(self.student_model), self.config.student.frozen_dtype)
+        return self.load("pretrain/variables", like, mesh)
 
     def tuned(self, path: str, heads: tuple[str, ...]) -> dict[str, Any]:
         """Returns the tuned parameters stored in `path/tuned`."""
@@ -174,17 +185,14 @@ class Networks:
         like = jax.eval_shape(self.student(heads).init, jax.random.key(0), shapes)
         return self.load(f"{path}/tuned", like)
 
-    def save(self, path: str, tree: Any) -> None:
-        """Stores a tree of arrays below the workdir."""
-        checkpoint.save_tree(self.workdir / path, tree)
-
-    def load(self, path: str, like: Any) -> Any:
-        """Reads a stored tree onto every device of the mesh."""
-        replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), like
+    def load(self, path: str, like: Any, mesh: Mesh | None = None) -> Any:
+        """Reads a stored tree onto the devices of a mesh, this host's if None."""
+        placed = jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+            like,
+            sharding.infer(like, mesh or self.mesh),
         )
-        return checkpoint.load_tree(self.workdir / path, like)
+        return checkpoint.load_tree(self.workdir / path, placed)
 
 
 _shapes = functools.lru_cache(maxsize=8)(models.shapes)

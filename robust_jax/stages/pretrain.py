@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from robust_jax.stages import classifier, probe
 from robust_jax.stages.context import Context
 from robust_jax.zero_shot.head import ZeroShotHead
@@ -21,7 +18,6 @@ def run(context: Context) -> dict[str, Any]:
         variables["params"]["head"] = {"kernel": zero_shot_kernel(context)}
     elif student.classifier == "probe":
         facts |= probe.run(context, variables, facts["weights_hash"])
-    variables = jax.tree.map(jnp.asarray, variables)
     return {**facts, **classifier.finish(context, "pretrain", "student", variables)}
 
 

@@ -7,7 +7,7 @@ import jax
 from etils import epath
 
 from robust_jax import config as config_lib
-from robust_jax import stages, writers
+from robust_jax import hosts, stages, writers
 from robust_jax.evals.robustness import IMAGENET_C_SIZE
 from robust_jax.evals.subsets import imagenet_wnids
 from robust_jax.method.selection import HEADS
@@ -37,6 +37,8 @@ _DRAWS = {"teacher": "teacher"} | dict.fromkeys(("full_finetune", "cache", "feat
 
 def run(context: Context) -> None:
     """Writes summary.json and report/index.html."""
+    if not hosts.is_first():
+        return
     lines = (context.workdir / "results.jsonl").read_text().splitlines()
     measured = [json.loads(line) for line in lines]
     wnids = context.class_names == imagenet_wnids()

@@ -1,5 +1,6 @@
 """A run that is killed and started again ends like one that was not."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -15,8 +16,8 @@ STEPS = 24
 LATER = ("distill", "baselines", "evaluate", "report")
 
 
-def kill_when(path, argv):
-    """Starts a run and kills it as soon as `path` exists."""
+def kill_when(path, argv, how=signal.SIGKILL):
+    """Starts a run, sends it a signal as soon as `path` exists, and returns what it said."""
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         end = time.monotonic() + 240
@@ -24,11 +25,13 @@ def kill_when(path, argv):
             assert process.poll() is None, process.stdout.read().decode()
             assert time.monotonic() < end, f"{path} did not appear"
             time.sleep(0.005)
+        process.send_signal(how)
+        said = process.communicate(timeout=240)[0].decode()
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
-    assert process.returncode == -signal.SIGKILL
+    assert process.returncode == (75 if how == signal.SIGTERM else -how), said
+    return said
 
 
 def assert_same(left, right):
@@ -47,6 +50,28 @@ def test_distill(finished, tmp_path, capsys):
     run(config, killed)
     assert "distill/ours: resumed at step" in capsys.readouterr().out
     assert_same(tuned(killed, config), tuned(whole, config))
+
+
+def test_asked_to_stop_it_saves_first(finished, tmp_path, capsys):
+    steps = 400
+    config = quick_config(
+        distill__total_steps=steps, train__checkpoint_every_steps=steps, stages=("distill",)
+    )
+    whole = copy_run(finished, tmp_path / "whole", without=LATER)
+    run(config, whole)
+    stopped = copy_run(whole, tmp_path / "stopped", without=("distill",))
+    options = (
+        "--config.stages=('distill',)",
+        f"--config.distill.total_steps={steps}",
+        f"--config.train.checkpoint_every_steps={steps}",
+    )
+    events = stopped / "tb" / "distill"
+    shutil.rmtree(events)
+    said = kill_when(events, command(stopped, *options), how=signal.SIGTERM)
+    assert "distill/ours: asked to stop; saved step" in said
+    run(config, stopped)
+    assert "distill/ours: resumed at step" in capsys.readouterr().out
+    assert_same(tuned(stopped, config), tuned(whole, config))
 
 
 @pytest.mark.slow

@@ -1,0 +1,103 @@
+"""Where the tail's training gets its batches from: the device, memory, the disk, or images."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from robust_jax import hosts, stages
+from robust_jax.data import cache as feature_cache
+from robust_jax.data.cache import Block
+from robust_jax.stages import cache as cache_stage
+from robust_jax.stages.context import Context
+from robust_jax.state import TrainState
+from robust_jax.train import Batches, StepFn
+
+_AHEAD = 4  # batches that are read from the disk while others are trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """What a training loop is fed with.
+
+    Attributes:
+      batches: see `train.train`.
+      frozen: arrays that the step finds beside those of the networks.
+      adapt: makes a step of batches of features or images one of `batches`.
+      steps_per_call: see `train.train`.
+      cached: whether features come from the cache, the teacher's answers included.
+    """
+
+    batches: Batches
+    frozen: Mapping[str, Any]
+    adapt: Callable[[StepFn], StepFn]
+    steps_per_call: int
+    cached: bool
+
+
+def make(context: Context, path: str, *, taught: bool) -> Feed:
+    """Returns what the augmented set is trained on from; the elements are the same everywhere.
+
+    Args:
+      context: of the run.
+      path: of the training, for the message.
+      taught: whether the teacher's answers are wanted.
+    """
+    elements, section = context.augmented_set(), context.config.train
+    run = {"batch_size": context.config.distill.batch_size, **host_part()}
+    if not stages.result(context.workdir, "cache")["used"]:
+        from robust_jax.data.pipeline import train_batches
+
+        def images(start: int, stop: int) -> Iterator[Block]:
+            return train_batches(elements, start_step=start, num_steps=stop, **run)
+
+        return Feed(images, {}, lambda step: step, 1, cached=False)
+
+    cache = feature_cache.FeatureCache(
+        context.workdir / "cache", cache_stage.fingerprint(context), len(elements)
+    )
+    names = ("z_clean", "z_aug", "label", *(("teacher_clean", "teacher_aug") if taught else ()))
+    gigabytes = cache.nbytes(names) / 1e9
+    read: Callable[[np.ndarray], Block] = lambda rows: cache.read(names, rows)  # noqa: E731
+    where, ahead, frozen, steps = "on disk", _AHEAD, {}, 1
+    if gigabytes <= max(section.cache_on_device_gigabytes, section.cache_in_memory_gigabytes):
+        arrays, where, ahead = cache.load(names), "in memory", 0
+        read = lambda rows: {name: values[rows] for name, values in arrays.items()}  # noqa: E731
+    if gigabytes <= section.cache_on_device_gigabytes:
+        steps = math.gcd(section.log_every_steps, section.checkpoint_every_steps)
+        where, frozen = f"on the device, {steps} steps a call", {"cache": arrays}
+        read = lambda rows: {"row": rows.astype(np.int32)}  # noqa: E731
+    print(f"{path}: {gigabytes:.3f} GB of features {where}")
+
+    def features(start: int, stop: int) -> Iterator[Block]:
+        return feature_cache.batches(
+            read,
+            len(elements),
+            seed=elements.seed,
+            start_step=start,
+            num_steps=stop,
+            ahead=ahead,
+            **run,
+        )
+
+    return Feed(features, frozen, _gathered if frozen else lambda step: step, steps, cached=True)
+
+
+def host_part() -> dict[str, int]:
+    """Returns which part of each batch is this host's."""
+    return {"process_index": hosts.index(), "process_count": hosts.count()}
+
+
+def _gathered(step_fn: StepFn) -> StepFn:
+    """The step of batches of rows of `frozen["cache"]`, which all devices hold whole."""
+
+    def step(
+        state: TrainState, frozen: Any, batch: Mapping[str, jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        found = {name: values[batch["row"]] for name, values in frozen["cache"].items()}
+        return step_fn(state, frozen, found)
+
+    return step

@@ -1,0 +1,57 @@
+"""Runs the same training on other numbers of devices and processes, and reads what came out."""
+
+import os
+import socket
+import subprocess
+
+import numpy as np
+from runs import ROOT, command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+TIMEOUT = 900
+
+
+def run(workdir, *options, devices=1, processes=1):
+    """Trains with so many fake devices in each of so many processes."""
+    argv = command(workdir, *options, *(["--distributed"] if processes > 1 else []))
+    address = f"localhost:{free_port()}"
+    started = []
+    for index in range(processes):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": flags,
+            "ROBUST_JAX_COORDINATOR": address,
+            "ROBUST_JAX_PROCESSES": str(processes),
+            "ROBUST_JAX_PROCESS": str(index),
+        }
+        process = subprocess.Popen(
+            argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        started.append(process)
+    said = []
+    try:
+        said = [process.communicate(timeout=TIMEOUT)[0].decode() for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, text in zip(started, said, strict=True):
+        assert process.returncode == 0, text
+    return said
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def losses(workdir, name):
+    """The loss of every step of a training, f64[n]."""
+    events = EventAccumulator(str(workdir / "tb" / name), size_guidance={"tensors": 0})
+    events.Reload()
+    found = {
+        e.step: float(tensor_util.make_ndarray(e.tensor_proto)) for e in events.Tensors("loss")
+    }
+    return np.array([found[step] for step in sorted(found)])
