@@ -81,9 +81,12 @@ def test_full_fine_tuning_needs_less_memory(name, fields, limit):
     assert 1.05 < flops[1] / flops[0] < 1.45
 
 
-@pytest.mark.parametrize(("name", "amount"), [("vit_tiny8", 60_000), ("resnet_small", 60_000)])
-def test_the_tuned_tail_has_the_same_loss_and_gradients_in_less_memory(name, amount):
-    made, variables = student(name, amount)
+@pytest.mark.parametrize(
+    ("name", "fields", "amount"),
+    [("vit_tiny8", {"depth": 5}, 140_000), ("resnet_small", {}, 60_000)],
+)
+def test_the_tuned_tail_has_the_same_loss_and_gradients_in_less_memory(name, fields, amount):
+    made, variables = student(name, amount, **fields)
     assert made.plan.boundary != "head"
     tuned = jax.jit(made.init)(jax.random.key(2), variables)
     found, memory = [], []
@@ -104,4 +107,4 @@ def test_the_tuned_tail_has_the_same_loss_and_gradients_in_less_memory(name, amo
     check_close(found[1][0].params, found[0][0].params)
     check_close(found[1][0].opt_state, found[0][0].opt_state)
     assert float(found[1][1]["loss"]) == pytest.approx(float(found[0][1]["loss"]), rel=1e-6)
-    assert memory[1] < 0.95 * memory[0], memory
+    assert memory[1] < 0.8 * memory[0], memory
