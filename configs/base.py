@@ -51,7 +51,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student = ConfigDict()
     c.student.name = "vit_tiny"  # see `python -m robust_jax.models`
     c.student.dtype = "float32"  # compute dtype: float32 | bfloat16
-    c.student.frozen_dtype = "float32"  # of frozen matrices: float32 | bfloat16 (half the memory)
     # Pre-trained weights: a file, a folder, hf://OWNER/NAME, gs://..., or "pretrained" for those in
     # an installed package; "" trains the student here, by the section `pretrain`.
     c.student.weights = ""
@@ -102,6 +101,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.method.heads_share = 0.2  # part of the budget in the three heads (supplement, section 7)
     c.method.share = "tail"  # tail: heads share the tuned tail | none: a copy for each head
     c.method.dropout = 0.25  # supplement, section 7
+    c.method.frozen_dtype = "float32"  # of frozen matrices: float32 | bfloat16 (half the memory)
     c.method.kd = ConfigDict()
     c.method.kd.weight = 0.5  # lambda: 0 is "w/o KD"
     c.method.kd.temperature = 2.0  # tau

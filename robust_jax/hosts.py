@@ -7,10 +7,10 @@ workdir; the first host alone marks stages as begun and finished, and prints.
 
 import contextlib
 import os
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
-
-import jax
 
 T = TypeVar("T")
 # For hosts that are neither of a TPU pod nor of SLURM: where the first listens, how many there
@@ -24,6 +24,8 @@ def connect() -> None:
     Raises:
       ValueError: when only some of the variables are set, or JAX finds no cluster.
     """
+    import jax
+
     found = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     if not found:
         try:
@@ -49,13 +51,17 @@ def connect() -> None:
 
 
 def count() -> int:
-    """Returns how many hosts there are."""
-    return jax.process_count()
+    """Returns how many hosts there are; alone, it starts no devices to find out."""
+    import jax
+
+    return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def index() -> int:
     """Returns which of them this is, from 0."""
-    return jax.process_index()
+    import jax
+
+    return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 def is_first() -> bool:
@@ -74,6 +80,17 @@ def wait(for_what: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(for_what)
+
+
+@contextlib.contextmanager
+def failing_at_once() -> Iterator[None]:
+    """Ends this process at an error, which the others then notice; JAX would wait for them."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @contextlib.contextmanager

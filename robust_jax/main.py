@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from robust_jax import config as config_lib
-from robust_jax import validation
+from robust_jax import hosts, preemption, validation
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/X.py[:arg]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; gs:// works.", required=True)
@@ -34,21 +34,25 @@ def main(argv: Sequence[str]) -> None:
     # Orbax tells a screenful about every file it touches.
     logging.set_verbosity(logging.WARNING)
     config, workdir, rerun, dry_run = _CONFIG.value, _WORKDIR.value, _RERUN.value, _DRY_RUN.value
+    if _SHARD.value and not config.sweep.title:
+        raise ValueError(
+            f"only a sweep can be spread by --shard; got {_SHARD.value!r} and a config without "
+            "sweep.title; leave it out"
+        )
     if _DISTRIBUTED.value:
         if config.sweep.title:
             raise ValueError(
                 "the runs of a sweep are of one host each; got --distributed; spread them over "
                 "hosts by --shard=i/n"
             )
-        from robust_jax import hosts, sharding
+        from robust_jax import sharding
 
         sharding.use_all_cores()
         hosts.connect()
-        with hosts.one_speaker():
+        preemption.listen()
+        with hosts.one_speaker(), hosts.failing_at_once():
             run(config, workdir, rerun=rerun, dry_run=dry_run)
         return
-    from robust_jax import preemption
-
     preemption.listen()
     if config.sweep.title:
         from robust_jax import sweep, sweep_runs
@@ -61,11 +65,6 @@ def main(argv: Sequence[str]) -> None:
         changed = config_flags.get_override_values(flags.FLAGS["config"])
         config = sweep_runs.without_paper(config, changed)
         sweep.run(config, workdir, run, shard=_SHARD.value, dry_run=dry_run)
-    elif _SHARD.value:
-        raise ValueError(
-            f"only a sweep can be spread by --shard; got {_SHARD.value!r} and a config without "
-            "sweep.title; leave it out"
-        )
     else:
         run(config, workdir, rerun=rerun, dry_run=dry_run)
 
@@ -106,7 +105,7 @@ def run(
         return
     import jax
 
-    from robust_jax import hosts, stages, writers
+    from robust_jax import stages, writers
 
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)

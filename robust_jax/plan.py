@@ -48,7 +48,8 @@ def make(
     )
     print(
         f"memory: frozen {frozen / 1e6:.1f} MB, tuned {tuned / 1e6:.2f} MB and its Adam moments "
-        f"{2 * tuned / 1e6:.2f} MB, on {context.mesh.size} {jax.devices()[0].platform} device(s)"
+        f"{2 * tuned / 1e6:.2f} MB, on {context.training_mesh.size} {jax.default_backend()} "
+        "device(s)"
     )
     elements, section = context.augmented_set(), config.augmented
     ways = ", ".join(f"{name} {weight:g}" for name, weight in section.mixture.items() if weight)

@@ -4,9 +4,13 @@ Whatever was begun goes on when the same command is run again, and the exit code
 """
 
 import contextlib
+import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from robust_jax import hosts
 
@@ -16,34 +20,43 @@ _state = {"training": False, "asked": False}
 
 
 def listen() -> None:
-    """Takes over SIGTERM on one host; with several JAX has, and all stop behind the same step."""
+    """Takes over SIGTERM; from `jax.distributed`, too, if called behind `hosts.connect`.
+
+    JAX's own agreement on a step is not used: checkpoints disturb the numbers that it goes by.
+    """
     signal.signal(signal.SIGTERM, _handle)
 
 
 def _handle(*_: Any) -> None:
-    if not _state["training"]:
+    if _state["training"]:
+        _state["asked"] = True
+    elif hosts.count() == 1:
         raise SystemExit(EXIT_CODE)
-    _state["asked"] = True
+    else:  # an orderly exit would wait for the others
+        sys.stdout.flush()
+        os._exit(EXIT_CODE)
 
 
 @contextlib.contextmanager
-def between_steps() -> Iterator[Callable[[int], bool]]:
-    """Lets a training loop end a step before it stops.
+def saves_first() -> Iterator[None]:
+    """Keeps a signal from what is within, which looks for it by `asked`, and exits behind it.
 
-    Yields:
-      Function of the number of steps done -> whether to save and stop. Every host calls it after
-      the same steps.
+    Raises:
+      SystemExit: behind what is within, when asked to stop.
     """
-    _state.update(training=True, asked=False)
+    _state["training"] = True
     try:
-        yield _asked
+        yield
     finally:
         _state["training"] = False
+    if _state["asked"]:
+        raise SystemExit(EXIT_CODE)
 
 
-def _asked(step: int) -> bool:
+def asked() -> bool:
+    """Whether this or another host was asked to stop; all call it at the same steps."""
     if hosts.count() > 1:
         from jax.experimental import multihost_utils
 
-        return multihost_utils.reached_preemption_sync_point(step)
+        _state["asked"] = bool(multihost_utils.process_allgather(np.array(_state["asked"])).any())
     return _state["asked"]

@@ -78,16 +78,24 @@ def create(fn: Callable[..., Any], mesh: Mesh, *args: Any, **options: Any) -> An
 
 
 def place(tree: Any, mesh: Mesh) -> Any:
-    """Puts arrays where `infer` says; what lies so already is not copied.
+    """Puts arrays where `infer` says; what lies on the mesh already, in whatever way, stays.
 
     With several hosts each has the same arrays, or they are spread over all devices already.
     """
     return jax.tree.map(_place, tree, infer(tree, mesh))
 
 
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts a copy of every array on each device of a mesh; for the rest see `place`."""
+    return jax.tree.map(lambda leaf: _place(leaf, NamedSharding(mesh, PartitionSpec())), tree)
+
+
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
     if isinstance(leaf, jax.Array):
-        if leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+        lies = leaf.sharding
+        if isinstance(lies, NamedSharding) and lies.mesh == sharding.mesh:
+            return leaf
+        if lies.is_equivalent_to(sharding, leaf.ndim):
             return leaf
         if not leaf.is_fully_addressable:
             return jax.device_put(leaf, sharding)

@@ -69,9 +69,9 @@ def train(
     events = epath.Path(workdir) / "tb" / name
     state, frozen = sharding.place((state, frozen), mesh)
     with (
+        preemption.saves_first(),  # the last to end, when the checkpoint is on disk
         checkpoint.Checkpoints(directory) as checkpoints,
         writers.Scalars(events, hosts.is_first()) as scalars,
-        preemption.between_steps() as asked_to_stop,
     ):
         start, meta = 0, {"seconds": 0.0, "compile_seconds": 0.0, "loss": 0.0}
         if (latest := checkpoints.latest_step()) is not None:
@@ -80,8 +80,22 @@ def train(
             print(f"{name}: resumed at step {start} of {total_steps}")
         run = _jitted(step_fn, state, mesh, steps_per_call)
         compiled: dict[int, Any] = {}
+        waiting: tuple[int, dict[str, jax.Array]] | None = None  # metrics that are not read yet
         began, earlier = time.perf_counter(), meta["seconds"]
         with writers.Progress(name, total_steps, start) as progress:
+
+            def note(at: int, metrics: dict[str, jax.Array]) -> None:
+                numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
+                rate = (at - start) * batch_size / (time.perf_counter() - began)
+                if wrong := {k: v for k, v in numbers.items() if not math.isfinite(v)}:
+                    raise FloatingPointError(
+                        f"{name}: the training diverged; got {wrong} by step {at}; lower "
+                        f"{name}'s learning rate; the last good checkpoint is kept"
+                    )
+                scalars.write(at, {**numbers, "images_per_second": rate})
+                meta["loss"] = numbers["loss"]
+                progress.advance(0, **{"loss": numbers["loss"], "img/s": rate})
+
             for step, group in _groups(batches(start, total_steps), start, steps_per_call):
                 placed = _placed(group, mesh, steps_per_call)
                 if len(group) not in compiled:
@@ -94,27 +108,23 @@ def train(
                     meta["compile_seconds"] += time.perf_counter() - counted
                     began += time.perf_counter() - prepared
                 state, metrics = compiled[len(group)](state, frozen, placed)
-                numbers: dict[str, float] = {}
-                stopping = asked_to_stop(step) and step < total_steps
+                if waiting:  # read now, the devices have the next steps to do
+                    note(*waiting)
+                    waiting = None
+                progress.advance(len(group))
+                logging = step % log_every_steps == 0
+                # Hosts must ask each other, and wait for it: not behind every step.
+                stopping = (logging or hosts.count() == 1) and preemption.asked()
                 saving = step % checkpoint_every_steps == 0 or step == total_steps or stopping
-                if saving or step % log_every_steps == 0:
-                    numbers = {k: float(v) for k, v in metrics.items()}
-                    rate = (step - start) * batch_size / (time.perf_counter() - began)
-                    if wrong := {k: v for k, v in numbers.items() if not math.isfinite(v)}:
-                        raise FloatingPointError(
-                            f"{name}: the training diverged; got {wrong} by step {step}; lower "
-                            f"{name}'s learning rate; the last good checkpoint is kept"
-                        )
-                    scalars.write(step, {**numbers, "images_per_second": rate})
-                    numbers = {"loss": numbers["loss"], "img/s": rate}
-                    meta["loss"] = numbers["loss"]
-                progress.advance(len(group), **numbers)
                 if saving:
+                    note(step, metrics)
                     meta["seconds"] = earlier + time.perf_counter() - began
                     checkpoints.save(step, state, dict(meta))
+                elif logging:
+                    waiting = step, metrics
                 if stopping:
                     print(f"{name}: asked to stop; saved step {step} of {total_steps}")
-                    raise SystemExit(preemption.EXIT_CODE)
+                    break
     return state, meta
 
 
@@ -129,7 +139,7 @@ def _jitted(step_fn: StepFn, state: TrainState, mesh: Mesh, steps_per_call: int)
     return jax.jit(
         step_fn if steps_per_call == 1 else many,
         donate_argnums=0,
-        out_shardings=(sharding.infer(state, mesh), everywhere),
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), everywhere),
     )
 
 

@@ -24,11 +24,11 @@ BASELINES = (
 # Allowed values of the keys that select by string.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "data.source": ("digits", "folder", "tfds", "arrays"),
-    "student.frozen_dtype": ("float32", "bfloat16"),
     "student.classifier": ("probe", "finetune", "load", "zero_shot"),
     "teacher.loss": ("cross_entropy", "augmix_jsd"),
     "finetune.loss": ("cross_entropy", "augmix_jsd"),
     "method.share": ("tail", "none"),
+    "method.frozen_dtype": ("float32", "bfloat16"),
     "method.kd.weighting": ("none", "teacher_entropy"),
     "cache.use": ("auto", "true", "false"),
     "cache.dtype": ("bfloat16", "float32"),

@@ -9,6 +9,8 @@ from runs import ROOT, command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from robust_jax.hosts import VARIABLES
+
 TIMEOUT = 900
 
 
@@ -18,16 +20,9 @@ def run(workdir, *options, devices=1, processes=1):
     address = f"localhost:{free_port()}"
     started = []
     for index in range(processes):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        environment = {
-            **os.environ,
-            "XLA_FLAGS": flags,
-            "ROBUST_JAX_COORDINATOR": address,
-            "ROBUST_JAX_PROCESSES": str(processes),
-            "ROBUST_JAX_PROCESS": str(index),
-        }
+        variables = {**os.environ, **environment(address, processes, index, devices)}
         process = subprocess.Popen(
-            argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            argv, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         started.append(process)
     said = []
@@ -39,6 +34,14 @@ def run(workdir, *options, devices=1, processes=1):
     for process, text in zip(started, said, strict=True):
         assert process.returncode == 0, text
     return said
+
+
+def environment(address, processes, index, devices):
+    """The variables of one of several processes with so many fake devices each."""
+    return {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **dict(zip(VARIABLES, (address, str(processes), str(index)), strict=True)),
+    }
 
 
 def free_port():

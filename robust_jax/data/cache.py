@@ -1,16 +1,13 @@
 """The feature cache: what the frozen trunk says about the fixed augmented set, computed once.
 
-Arrays are TensorStore zarr3. A block of elements is one file of each array; within it a few rows
-make a chunk with a CRC-32C of its own, so that single rows are read without the rest. A manifest
+Arrays are TensorStore zarr3. A block of elements is one file of each array; within it small chunks
+of rows have a CRC-32C each, so that single rows are read without the rest of it. A manifest
 fingerprints everything that determines the content. Hosts compute blocks side by side, and an
 interrupted build computes what is missing.
 """
 
-import functools
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +16,11 @@ from etils import epath
 
 from robust_jax import hosts, writers
 from robust_jax.config import differing
-from robust_jax.data.order import train_elements
 
 Block = dict[str, np.ndarray]
 FORMAT = 2  # of the files
 BLOCK_BYTES = 8 << 20  # of all arrays together
-ROWS = 16  # of a chunk
+CHUNK_BYTES, ROWS = 64 << 10, 16  # of a chunk, at most
 MIN_BLOCKS = 20  # an interrupted build loses a part like this at most
 
 
@@ -32,15 +28,26 @@ class FeatureCache:
     """A directory of arrays whose axis 0 counts the elements of the augmented set."""
 
     def __init__(
-        self, directory: epath.PathLike, fingerprint: Mapping[str, Any], num_elements: int
+        self,
+        directory: epath.PathLike,
+        fingerprint: Mapping[str, Any],
+        num_elements: int,
+        remedy: str = "run with --rerun=cache, or use another workdir",
     ):
         """Opens or begins the cache in `directory`.
+
+        Args:
+          directory: of its files.
+          fingerprint: plain values, everything that determines the content.
+          num_elements: rows of each array.
+          remedy: what errors advise.
 
         Raises:
           ValueError: when it holds a cache with another fingerprint; names the differing keys.
         """
         self.directory = epath.Path(directory)
         self.num_elements = num_elements
+        self._remedy = remedy
         found = writers.read_json(self.directory / "manifest.json")
         wanted = {"format": FORMAT, **fingerprint}
         if found is None:
@@ -51,9 +58,10 @@ class FeatureCache:
             raise ValueError(
                 f"the feature cache in {self.directory} was built from something else; its {keys} "
                 f"differ ({first}: cached {found.get(first)!r}, now {wanted.get(first)!r}); "
-                "run with --rerun=cache, or use another workdir"
+                f"{remedy}"
             )
         self._stores: dict[str, Any] = {}
+        self._is_whole = False
 
     def lay_out(self, example: Mapping[str, Any], batch_size: int) -> None:
         """Creates the arrays, where they are not there yet.
@@ -62,20 +70,24 @@ class FeatureCache:
           example: name -> array, or its shape and dtype, of some rows.
           batch_size: rows computed at once; a block has a multiple of them.
         """
-        if not (self.directory / "layout.json").exists():
-            row_bytes = sum(math.prod(a.shape[1:]) * a.dtype.itemsize for a in example.values())
+        block = self.block
+        if block is None:
             parts = max(MIN_BLOCKS, 4 * hosts.count())
+            row_bytes = sum(_row_bytes(array) for array in example.values())
             most = min(BLOCK_BYTES // row_bytes, self.num_elements // parts)
-            unit = math.lcm(ROWS, batch_size)
+            # Whole batches where they fit, so that a build that continues makes the same ones.
+            batches = math.lcm(ROWS, batch_size)
+            unit = batches if batches <= most else ROWS
             block = max(1, most // unit) * unit
-            for name, array in example.items():
-                self._store(name, _metadata(array, self.num_elements, block))
             writers.write_json(self.directory / "layout.json", {"block": block})
+        for name, array in example.items():
+            self._store(name, _metadata(array, self.num_elements, block))
 
-    @functools.cached_property
-    def block(self) -> int:
-        """Elements of a block; the last may have fewer."""
-        return writers.read_json(self.directory / "layout.json")["block"]
+    @property
+    def block(self) -> Any:
+        """Elements of a block, of which the last may have fewer; None before `lay_out`."""
+        layout = writers.read_json(self.directory / "layout.json")
+        return layout and layout["block"]
 
     def finished(self) -> dict[int, dict[str, float]]:
         """Returns the first element of every stored block, and the seconds that it took."""
@@ -132,24 +144,37 @@ class FeatureCache:
             for name in names:
                 found[name] = found[name].result()
         except ValueError as error:
-            raise ValueError(
-                f"the feature cache in {self.directory} cannot be read; got a bad array "
-                f"{name!r} ({error}); run with --rerun=cache"
-            ) from error
+            raise self._unreadable(name, error) from error
         return found
 
     def nbytes(self, names: Sequence[str]) -> int:
-        """Returns the bytes of some arrays in memory."""
-        return sum(self._store(n).size * self._store(n).dtype.numpy_dtype.itemsize for n in names)
+        """Returns the bytes of some arrays in memory; for errors see `read`."""
+        self._check_finished()
+        total, name = 0, ""
+        try:
+            for name in names:
+                total += self._store(name).size * self._store(name).dtype.numpy_dtype.itemsize
+        except ValueError as error:
+            raise self._unreadable(name, error) from error
+        return total
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019, a cache lives as long as the run
+    def _unreadable(self, name: str, error: Exception) -> ValueError:
+        return ValueError(
+            f"the feature cache in {self.directory} cannot be read; got a bad array {name!r} "
+            f"({error}); {self._remedy}"
+        )
+
     def _check_finished(self) -> None:
-        done = len(self.finished()) * self.block if self.finished() else 0
-        if done < self.num_elements:
+        if self._is_whole:
+            return
+        done, block = self.finished(), self.block
+        sizes = [min(block, self.num_elements - start) for start in done]
+        if sum(sizes) < self.num_elements:
             raise ValueError(
-                f"the feature cache in {self.directory} is unfinished; got {done} of "
-                f"{self.num_elements} elements; run the cache stage again"
+                f"the feature cache in {self.directory} is unfinished; got {sum(sizes)} of "
+                f"{self.num_elements} elements; run the same command again"
             )
+        self._is_whole = True
 
     def _store(self, name: str, metadata: Mapping[str, Any] | None = None) -> Any:
         if name not in self._stores:
@@ -166,54 +191,14 @@ class FeatureCache:
         return self._stores[name]
 
 
-def batches(
-    read: Callable[[np.ndarray], Block],
-    size: int,
-    *,
-    batch_size: int,
-    seed: int,
-    start_step: int,
-    num_steps: int,
-    ahead: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Block]:
-    """Yields this host's rows of the batches that `pipeline.train_batches` makes of the elements.
-
-    Args:
-      read: rows int[b] -> arrays of b rows.
-      size: number of elements.
-      batch_size: of all hosts together.
-      seed: of the order; that of the augmented set.
-      start_step: first step; 0, or where a run resumes.
-      num_steps: steps of the whole run.
-      ahead: batches that are read, in threads, before they are asked for.
-      process_index: of this host.
-      process_count: number of hosts.
-    """
-    local = batch_size // process_count
-
-    def rows(step: int) -> np.ndarray:
-        positions = step * batch_size + process_index * local + np.arange(local)
-        return train_elements(positions, seed=seed, size=size)
-
-    if not ahead:
-        yield from (read(rows(step)) for step in range(start_step, num_steps))
-        return
-    with ThreadPoolExecutor(ahead) as pool:
-        coming: deque[Future[Block]] = deque()
-        for step in range(start_step, num_steps):
-            coming.append(pool.submit(read, rows(step)))
-            if len(coming) > ahead:
-                yield coming.popleft().result()
-        yield from (future.result() for future in coming)
-
-
 def _metadata(array: Any, num_elements: int, block: int) -> dict[str, Any]:
     endian = {"name": "bytes", "configuration": {"endian": "little"}}
     checked = [endian, {"name": "crc32c"}]
+    rows = ROWS
+    while rows > 1 and rows * _row_bytes(array) > CHUNK_BYTES:
+        rows //= 2
     inner = {
-        "chunk_shape": [ROWS, *array.shape[1:]],
+        "chunk_shape": [rows, *array.shape[1:]],
         "codecs": checked,
         "index_codecs": checked,
         "index_location": "end",
@@ -227,6 +212,10 @@ def _metadata(array: Any, num_elements: int, block: int) -> dict[str, Any]:
         },
         "codecs": [{"name": "sharding_indexed", "configuration": inner}],
     }
+
+
+def _row_bytes(array: Any) -> int:
+    return math.prod(array.shape[1:]) * array.dtype.itemsize
 
 
 def _kvstore(path: epath.Path) -> dict[str, str]:

@@ -7,9 +7,21 @@ import numpy as np
 
 from robust_jax import hosts, writers
 from robust_jax.data.cache import Block, FeatureCache
+from robust_jax.data.elements import Elements
 
 Batches = Callable[[int, int], Iterator[tuple[int, Block]]]
 Compute = Callable[[Block], tuple[Block, dict[str, float]]]
+
+
+def in_order(elements: Elements, batch_size: int) -> Batches:
+    """Returns (start, stop) -> (number of elements that count, batch) of those elements."""
+    from robust_jax.data.pipeline import ordered_batches
+
+    def batches(start: int, stop: int) -> Iterator[tuple[int, Block]]:
+        for batch in ordered_batches(elements, batch_size=batch_size, start=start, stop=stop):
+            yield int(batch["mask"].sum()), batch
+
+    return batches
 
 
 def build(
@@ -22,20 +34,21 @@ def build(
 
     Args:
       cache: laid out.
-      batches: (start, stop) -> (number of elements that count, batch) of these elements, in order.
+      batches: see `in_order`.
       compute: batch -> (arrays to store, a row for each example of the batch; name -> seconds that
         are told apart).
       name: of the progress line.
     """
-    starts = range(0, cache.num_elements, cache.block)
+    block = cache.block
+    starts = range(0, cache.num_elements, block)
     done = cache.finished()
     mine = hosts.share([start for start in starts if start not in done])
     hosts.wait(f"{name}: what is missing")  # before anybody writes
-    sizes = {start: min(cache.block, cache.num_elements - start) for start in starts}
+    sizes = {start: min(block, cache.num_elements - start) for start in starts}
     before = sum(sizes[start] for start in done) // hosts.count()
     total = before + sum(sizes[start] for start in mine)
     with writers.Progress(name, total, before, unit="element") as progress:
-        for run in _runs(mine, cache.block):
+        for run in _runs(mine, block):
             _build_run(cache, run, sizes, batches, compute, progress)
     hosts.wait(f"{name}: built")
 

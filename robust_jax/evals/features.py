@@ -1,15 +1,15 @@
 """Features of every image of a source, computed once over all devices and kept on disk."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from robust_jax import sharding
+from robust_jax import hosts, sharding
 from robust_jax.data.cache import Block, FeatureCache
-from robust_jax.data.cache_build import build
+from robust_jax.data.cache_build import build, in_order
 from robust_jax.data.elements import Elements
 from robust_jax.data.sources import Source
 from robust_jax.evals.classification import Function
@@ -48,8 +48,6 @@ def extract(
     Raises:
       ValueError: when the directory holds features of something else.
     """
-    from robust_jax.data.pipeline import ordered_batches
-
     elements = Elements(source, ops, {"image": ""}, seed=0)
     arrays, size = sharding.place(arrays, mesh), sharding.padded_size(batch_size, mesh)
 
@@ -59,13 +57,13 @@ def extract(
     def compute(batch: Block) -> tuple[Block, dict[str, float]]:
         return jax.device_get(function(arrays, views(batch))), {}
 
-    def batches(start: int, stop: int) -> Iterator[tuple[int, Block]]:
-        for batch in ordered_batches(elements, batch_size=size, start=start, stop=stop):
-            yield int(batch["mask"].sum()), batch
-
     fingerprint = {**weights, "source": source.fingerprint, "ops": elements.ops}
-    cache = FeatureCache(directory, fingerprint, len(elements))
-    _, first = next(batches(0, min(size, len(elements))))
-    cache.lay_out(jax.eval_shape(function, arrays, views(first)), size)
+    cache = FeatureCache(directory, fingerprint, len(elements), f"remove {directory}")
+    batches = in_order(elements, size)
+    if not cache.finished():
+        _, first = next(batches(0, min(size, len(elements))))
+        if hosts.is_first():
+            cache.lay_out(jax.eval_shape(function, arrays, views(first)), size)
+    hosts.wait(f"{name}: laid out")
     build(cache, batches, compute, name=name)
     return cache.load(outputs)

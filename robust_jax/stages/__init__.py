@@ -40,6 +40,7 @@ STAGES = {
             "method.tuned_params",
             "method.heads_share",
             "method.share",
+            "method.frozen_dtype",
         ),
         ("pretrain", "teacher"),
         ("cache",),
@@ -217,7 +218,9 @@ def _marker(workdir: epath.Path, name: str) -> epath.Path:
 def _determinants(
     name: str, config: ml_collections.ConfigDict, resolved: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return config_lib.subset(config, STAGES[name].keys) | dict(resolved)
+    found = config_lib.subset(config, STAGES[name].keys)
+    # Rematerialising changes no result: it may be turned on where memory ran out.
+    return {k: v for k, v in found.items() if not k.endswith(".remat")} | dict(resolved)
 
 
 def result(workdir: epath.Path, name: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Stage `cache`: runs trunk and teacher over the augmented set once, where that pays."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from robust_jax import config as config_lib
 from robust_jax import costs, hosts, sharding
 from robust_jax.checkpoint import parameter_hash
 from robust_jax.data.cache import Block, FeatureCache
-from robust_jax.data.cache_build import build
+from robust_jax.data.cache_build import build, in_order
 from robust_jax.method import distillation
 from robust_jax.method.selection import HEADS
 from robust_jax.stages.context import Context
@@ -23,16 +22,11 @@ def run(context: Context) -> dict[str, Any]:
     The teacher's part is told apart, for methods that have none. Where the cache is not used, the
     trial that decided costs nothing that a method needs.
     """
-    from robust_jax.data.pipeline import ordered_batches
-
     elements, section = context.augmented_set(), context.config.distill
     size = sharding.padded_size(section.batch_size, context.mesh)
     frozen = load_frozen(context)
     programs = _programs(context)
-
-    def batches(start: int, stop: int) -> Iterator[tuple[int, Block]]:
-        for batch in ordered_batches(elements, batch_size=size, start=start, stop=stop):
-            yield int(batch["mask"].sum()), batch
+    batches = in_order(elements, size)
 
     def views(batch: Block) -> dict[str, jax.Array]:
         return sharding.shard_batch({k: batch[k] for k in ("clean", "aug")}, context.mesh)
@@ -133,7 +127,7 @@ def fingerprint(context: Context) -> dict[str, Any]:
         "models": [
             context.config.student.name,
             context.config.student.dtype,
-            context.config.student.frozen_dtype,
+            context.config.method.frozen_dtype,
             context.config.teacher.name,
             context.config.teacher.dtype,
         ],

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from robust_jax import checkpoint, hosts, sharding
+from robust_jax import checkpoint, hosts, sharding, stages
 from robust_jax import config as config_lib
 from robust_jax.data import sources
 from robust_jax.data.copies import Copies, copy_names
@@ -48,6 +48,12 @@ class Context(Networks):
         self.source = sources.load(config.data, "train", **how)
         self.val = sources.load(config.data, "val", **how)
         super().__init__(config, workdir, self.source.class_names, dry_run=dry_run)
+        made = config.distort.dir or stages.is_done(self.workdir, "distort")
+        if hosts.count() > 1 and config.distort.networks and not made:
+            raise ValueError(
+                f"distorted copies are made by one host; got {hosts.count()}; make them first with "
+                "`python -m robust_jax.distort`, and give distort.dir"
+            )
         self.training_mesh = sharding.make_mesh(fsdp=config.train.fsdp)
         for section in config_lib.TRAINED_SECTIONS:
             size, parts = config[section].batch_size, config[section].accum_steps

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from robust_jax import distort, hosts
+from robust_jax import distort
 from robust_jax.data import copies
 from robust_jax.stages.context import Context
 
@@ -13,11 +13,6 @@ def run(context: Context) -> dict[str, Any]:
     if not section.networks:
         print("distort: distort.networks names no network, no copies are made")
         return distort.NO_COSTS
-    if hosts.count() > 1 and not section.dir:
-        raise ValueError(
-            f"distorted copies are made by one host; got {hosts.count()}; make them first with "
-            "`python -m robust_jax.distort`, and give distort.dir"
-        )
     facts: dict[str, Any] = distort.NO_COSTS
     if not section.dir:
         facts = distort.write(

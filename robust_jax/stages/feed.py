@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from robust_jax import hosts, stages
-from robust_jax.data import cache as feature_cache
-from robust_jax.data.cache import Block
+from robust_jax import hosts, sharding, stages
+from robust_jax.data import cached_batches
+from robust_jax.data.cache import Block, FeatureCache
 from robust_jax.stages import cache as cache_stage
 from robust_jax.stages.context import Context
 from robust_jax.state import TrainState
@@ -56,24 +56,36 @@ def make(context: Context, path: str, *, taught: bool) -> Feed:
 
         return Feed(images, {}, lambda step: step, 1, cached=False)
 
-    cache = feature_cache.FeatureCache(
-        context.workdir / "cache", cache_stage.fingerprint(context), len(elements)
-    )
+    cache = FeatureCache(context.workdir / "cache", cache_stage.fingerprint(context), len(elements))
     names = ("z_clean", "z_aug", "label", *(("teacher_clean", "teacher_aug") if taught else ()))
     gigabytes = cache.nbytes(names) / 1e9
-    read: Callable[[np.ndarray], Block] = lambda rows: cache.read(names, rows)  # noqa: E731
-    where, ahead, frozen, steps = "on disk", _AHEAD, {}, 1
-    if gigabytes <= max(section.cache_on_device_gigabytes, section.cache_in_memory_gigabytes):
-        arrays, where, ahead = cache.load(names), "in memory", 0
-        read = lambda rows: {name: values[rows] for name, values in arrays.items()}  # noqa: E731
-    if gigabytes <= section.cache_on_device_gigabytes:
+    where, ahead, steps = "on disk", _AHEAD, 1
+    frozen: dict[str, Any] = {}
+    # CPU devices have one memory, and a copy each in it.
+    copies = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    if copies * gigabytes <= section.cache_on_device_gigabytes:
         steps = math.gcd(section.log_every_steps, section.checkpoint_every_steps)
-        where, frozen = f"on the device, {steps} steps a call", {"cache": arrays}
-        read = lambda rows: {"row": rows.astype(np.int32)}  # noqa: E731
+        where, ahead = f"on the device, {steps} steps a call", 0
+        frozen = {"cache": sharding.replicate(cache.load(names), context.training_mesh)}
+
+        def read(rows: np.ndarray) -> Block:
+            return {"row": rows.astype(np.int32)}
+
+    elif gigabytes <= section.cache_in_memory_gigabytes:
+        where, ahead, arrays = "in memory", 0, cache.load(names)
+
+        def read(rows: np.ndarray) -> Block:
+            return {name: values[rows] for name, values in arrays.items()}
+
+    else:
+
+        def read(rows: np.ndarray) -> Block:
+            return cache.read(names, rows)
+
     print(f"{path}: {gigabytes:.3f} GB of features {where}")
 
     def features(start: int, stop: int) -> Iterator[Block]:
-        return feature_cache.batches(
+        return cached_batches.batches(
             read,
             len(elements),
             seed=elements.seed,

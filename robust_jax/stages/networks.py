@@ -176,7 +176,7 @@ class Networks:
 
     def frozen(self, mesh: Mesh | None = None) -> dict[str, Any]:
         """Returns the original student's variables as methods that freeze it store them."""
-        like = cast_frozen(self.shapes(self.student_model), self.config.student.frozen_dtype)
+        like = cast_frozen(self.shapes(self.student_model), self.config.method.frozen_dtype)
         return self.load("pretrain/variables", like, mesh)
 
     def tuned(self, path: str, heads: tuple[str, ...]) -> dict[str, Any]:

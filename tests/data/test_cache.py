@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from robust_jax import hosts
-from robust_jax.data import cache as cache_lib
-from robust_jax.data import sources
+from robust_jax.data import cached_batches, sources
 from robust_jax.data.cache import FeatureCache
 from robust_jax.data.cache_build import build
 from robust_jax.data.pipeline import Elements, ordered_batches, train_batches
@@ -122,7 +121,7 @@ def test_a_cache_of_something_else_is_refused(built):
 
 
 def test_an_unfinished_cache_is_not_read(tmp_path):
-    with pytest.raises(ValueError, match=r"unfinished; got 0 of 50 elements; run the cache stage"):
+    with pytest.raises(ValueError, match=r"unfinished; got 0 of 50 elements; run the same command"):
         open_cache(tmp_path).load(NAMES)
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path, Compute(fail_at=3))
@@ -226,7 +225,7 @@ def steps(size=N, **options):
     def read(rows):
         return {name: values[rows] for name, values in arrays.items()}
 
-    return list(cache_lib.batches(read, size, **run))
+    return list(cached_batches.batches(read, size, **run))
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"replicas": 3, "fraction": 0.4}])
@@ -250,7 +249,7 @@ def test_an_error_ahead_is_told_in_its_place():
 
     options = {"batch_size": 8, "seed": 5, "start_step": 0, "num_steps": 3, "ahead": 2}
     with pytest.raises(ValueError, match="a bad chunk"):
-        next(cache_lib.batches(read, N, **options))
+        next(cached_batches.batches(read, N, **options))
 
 
 def test_hosts_share_the_batches():

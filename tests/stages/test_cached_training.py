@@ -65,8 +65,9 @@ def test_what_the_cache_costs(finished, tmp_path):
     marker = workdir / "stages" / "cache.json"
     before = writers.read_json(marker)
     writers.write_json(marker, {**before, "done": False})
-    writers.write_json(workdir / "cache" / "done.json", {"elements": 32, "seconds": 1000.0})
-    spent = {"compile_trunk": 500.0, "compile_teacher": 70.0, "teacher": 30.0}
+    first = {"0": {"seconds": 1000.0, "teacher": 30.0}}
+    writers.write_json(workdir / "cache" / "done-0.json", first)
+    spent = {"compile_trunk": 500.0, "compile_teacher": 70.0}
     writers.write_json(workdir / "cache" / "spent.json", spent)
     run(config, workdir)
     again = stages.result(workdir, "cache")
