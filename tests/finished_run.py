@@ -10,7 +10,9 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from runs import ROOT, command, copy_run, networks, tuned
+from runs import ROOT, command, copy_run, tuned
+
+from robust_jax.checkpoint import save_tree
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +40,5 @@ def shaken(finished, tmp_path_factory):
     def shake(a):
         return np.float32(a + 0.1 * noise.standard_normal(a.shape))
 
-    networks(workdir).save("distill/ours/tuned", jax.tree.map(shake, tuned(workdir)))
+    save_tree(workdir / "distill/ours/tuned", jax.tree.map(shake, tuned(workdir)))
     return workdir

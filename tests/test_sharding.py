@@ -84,7 +84,7 @@ def test_a_step_on_four_devices_is_the_step_on_one():
     }
     batch["label"] = np.arange(8, dtype=np.int32) % 5
     results = []
-    for count, fsdp in ((1, 1), (4, 1), (4, 2), (4, 4)):
+    for count, fsdp in ((1, 1), (4, 1), (4, 2)):
         mesh = sharding.make_mesh(jax.devices()[:count], fsdp)
         state = sharding.place(TrainState.create(params, optimizer), mesh)
         for _ in range(3):

@@ -12,6 +12,7 @@ from runs import ROOT, copy_run, networks, tuned
 
 from robust_jax import config as config_lib
 from robust_jax import models, transfer, weights
+from robust_jax.checkpoint import save_tree
 from robust_jax.stages import before_after
 from robust_jax.weights import files, loading
 
@@ -92,7 +93,7 @@ def test_probes_and_fine_tunes_before_and_after(shaken, images, tmp_path, capsys
     assert len(list((tmp_path / "answers").iterdir())) == 4
 
     other = copy_run(shaken, tmp_path / "other")
-    networks(other).save("distill/ours/tuned", jax.tree.map(np.zeros_like, tuned(other)))
+    save_tree(other / "distill/ours/tuned", jax.tree.map(np.zeros_like, tuned(other)))
     with pytest.raises(ValueError, match=r"holds transfers of other networks; got .*/other'"):
         command(other, images, tmp_path)
     # All heads share the tail, so another head is the same network.

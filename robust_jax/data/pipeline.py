@@ -120,8 +120,7 @@ def _batches(
     failures: list[Exception] = []
     examples = _examples(elements, locate, start, stop, failures)
     _, views = examples.element_spec
-    several = stop - start > batch_size  # a batch alone compares its own
-    if several and not all(view.shape.is_fully_defined() for view in views.values()):
+    if not all(view.shape.is_fully_defined() for view in views.values()):
         for first in _numpy(examples.take(_FIRST).batch(_FIRST), failures):
             del first  # made only to find images of differing sizes before the run starts
     options = tf.data.Options()

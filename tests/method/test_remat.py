@@ -12,6 +12,8 @@ from robust_jax import models
 from robust_jax.method import distillation, supervised
 from robust_jax.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 SGD = optax.sgd(1e-2, momentum=0.9)
 # XLA for CPUs takes away the barriers that stop it from merging both computations of a stage. A
 # compiler that keeps them, as those for GPUs and TPUs do, is what this makes of it.

@@ -52,6 +52,7 @@ def test_distill(finished, tmp_path, capsys):
     assert_same(tuned(killed, config), tuned(whole, config))
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_first(finished, tmp_path, capsys):
     steps = 400
     config = quick_config(
