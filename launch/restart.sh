@@ -21,7 +21,7 @@ alive() {
   local pid
   pid=$(cat "$1/pid" 2>/dev/null) || return 1
   # After a reboot the number may be another program's.
-  [[ $(ps -p "$pid" -o args= 2>/dev/null) == *restart.sh* ]]
+  [[ $(ps -ww -p "$pid" -o args= 2>/dev/null) == *restart.sh* ]]
 }
 
 status() {

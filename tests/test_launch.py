@@ -85,7 +85,6 @@ class TestRestart:
         assert running.returncode == 75
         assert "stopped (exit code 137)" in said
 
-    @pytest.mark.slow  # it waits for processes, and a busy machine is late
     def test_detached(self, world):
         state = str(world.root / "state dir")
         world.codes("hang 7 7")

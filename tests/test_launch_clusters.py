@@ -14,8 +14,6 @@ from launch_world import (
     wait_for,
 )
 
-pytestmark = pytest.mark.slow  # they wait for processes, and a busy machine is late
-
 SRUN = """
 import json, os, sys
 print(json.dumps(sys.argv[1:2]), os.environ.get("JAX_LOCAL_DEVICE_IDS"), flush=True)
