@@ -105,6 +105,7 @@ class World:
         self.env = {
             **os.environ,
             **TPU,
+            "COLUMNS": "80",  # of a terminal, at which ps cuts what it prints
             "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
             "HOME": str(root / "hosts" / "0"),
             "FAKE": str(root),
