@@ -8,24 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import students
 
-from robust_jax import models
-from robust_jax.method import budget, distillation
+from robust_jax.method import distillation
 from robust_jax.method.frozen import cast_frozen
-from robust_jax.method.selection import HEADS, SelectionConfig, mc_logits, predict
+from robust_jax.method.selection import SelectionConfig, mc_logits, predict
 from robust_jax.method.student import Student
 from robust_jax.models import normalise
 from robust_jax.models.vit import ViT
 from robust_jax.state import TrainState
 
 NUM_CLASSES, SAMPLES = 1000, 10
-KD = {
-    "weight": 0.0,
-    "temperature": 1.0,
-    "weighting": "none",
-    "heads": HEADS,
-    "clean_anchor": 0.0,
-}
 # Names that the model table does not have -> (its nearest, what differs).
 VARIED: dict[str, tuple[str, dict[str, Any]]] = {"vit_l14": ("vit_l16", {"patch_size": 14})}
 
@@ -68,19 +61,7 @@ class Case:
     def make(cls, name: str) -> "Case":
         """Builds a ViT of the model table, or of `VARIED`, with random weights."""
         base, changes = VARIED.get(name, (name, {}))
-        entry = models.entry(base)
-        model = models.build(base, NUM_CLASSES, dtype="bfloat16", **changes)
-        variables = jax.jit(model.init)(jax.random.key(0), model.example_input())
-        size = sum(leaf.size for leaf in jax.tree.leaves(variables))
-        plan = budget.resolve(
-            model,
-            variables["params"],
-            budget.target("auto", base, size),
-            num_classes=NUM_CLASSES,
-            heads_share=0.2,
-            share="tail",
-        )
-        student = Student(model, entry, plan, NUM_CLASSES, HEADS, "tail", 0.25)
+        student, variables = students.build(base, NUM_CLASSES, dtype="bfloat16", **changes)
         frozen = cast_frozen(variables, "bfloat16")
         return cls(student, frozen, student.init(jax.random.key(1), frozen))
 
@@ -122,7 +103,7 @@ class Case:
         """
         model, entry = self.student.model, self.student.entry
         optimizer, frozen = optax.adam(1e-3), {"student": self.frozen}
-        step = distillation.make_step(self.student, optimizer, KD, seed=0, teacher=None)
+        step = distillation.make_step(self.student, optimizer, students.KD, seed=0, teacher=None)
         state = TrainState.create(self.tuned, optimizer)
         images = self.images(2, batch // 2)
         views = {"clean": images[0], "aug": images[1]}

@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 import optax
+import students
 
-from robust_jax import models
-from robust_jax.method import budget, distillation
+from robust_jax.method import distillation
 from robust_jax.method.selection import HEADS, SelectionConfig, mc_logits, predict
-from robust_jax.method.student import Student
 from robust_jax.state import TrainState
 
 try:
@@ -32,15 +31,8 @@ except ImportError as error:
         "`pip install -r requirements-torch.txt`"
     ) from error
 
-NUM_CLASSES, RATE, SAMPLES, LEARNING_RATE = 1000, 0.25, 10, 1e-3
+NUM_CLASSES, SAMPLES, LEARNING_RATE = 1000, 10, 1e-3
 CLOSE = 1e-4  # how far logits may be apart; loss and gradient norm, relative to their size
-KD = {
-    "weight": 0.0,
-    "temperature": 1.0,
-    "weighting": "none",
-    "heads": HEADS,
-    "clean_anchor": 0.0,
-}
 Program = Callable[[], Any]
 
 
@@ -55,17 +47,8 @@ class Ours:
     def __init__(self, name: str, batch: int):
         if batch < 2 or batch % 2:
             raise ValueError(f"a batch holds pairs of views; got batch={batch}; use an even number")
-        model, entry = models.build(name, NUM_CLASSES), models.entry(name)
-        self.variables = model.init(jax.random.key(0), model.example_input())
-        plan = budget.resolve(
-            model,
-            self.variables["params"],
-            budget.target("auto", name, models.parameter_count(name, NUM_CLASSES)),
-            num_classes=NUM_CLASSES,
-            heads_share=0.2,
-            share="tail",
-        )
-        self.student = Student(model, entry, plan, NUM_CLASSES, HEADS, "tail", RATE)
+        self.student, self.variables = students.build(name, NUM_CLASSES)
+        model = self.student.model
         rng = np.random.default_rng(0)
         # Away from step 0, where up-projections of zero would hide all that lies before them.
         self.tuned = jax.tree.map(
@@ -85,7 +68,7 @@ class Ours:
 
         return jax.device_get(answer(self.variables, self.tuned, self.images))
 
-    def steps(self, rate: float = RATE) -> tuple[Program, Program]:
+    def steps(self, rate: float = students.RATE) -> tuple[Program, Program]:
         """Returns the step on images and that on their cached features, with a dropout rate.
 
         Each gives the state after it, and metrics.
@@ -93,7 +76,9 @@ class Ours:
         student = dataclasses.replace(self.student, rate=rate)
         frozen, optimizer = {"student": self.variables}, optax.adam(LEARNING_RATE)
         state = TrainState.create(self.tuned, optimizer)
-        step = jax.jit(distillation.make_step(student, optimizer, KD, seed=0, teacher=None))
+        step = jax.jit(
+            distillation.make_step(student, optimizer, students.KD, seed=0, teacher=None)
+        )
         clean, aug = jnp.split(jnp.asarray(self.images), 2)
         views, label = {"clean": clean, "aug": aug}, jnp.asarray(self.labels)
         cache = jax.jit(lambda frozen, views: distillation.features(student, frozen, views, None))

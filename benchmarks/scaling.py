@@ -151,9 +151,9 @@ def program(name: str, step: Any, arguments: Any, mesh: Any) -> tuple[Any, Any, 
     """Returns a compiled step as `robust_jax.train` makes it, its state, frozen arrays, batch."""
     import jax
     import jax.numpy as jnp
-    from jax.sharding import NamedSharding, PartitionSpec
 
-    from robust_jax import hosts, sharding
+    from robust_jax import hosts, sharding, train
+    from robust_jax.stages.feed import gathered
 
     state, frozen, batch = arguments
     state = jax.tree.map(jnp.copy, state)  # it is donated, and others hold the same arrays
@@ -161,31 +161,15 @@ def program(name: str, step: Any, arguments: Any, mesh: Any) -> tuple[Any, Any, 
     if stacked:
         count = len(batch["label"])
         rows = np.random.default_rng(0).permuted(np.tile(np.arange(count), (CALLS, 1)), axis=1)
-        frozen, batch, step = {**frozen, "cache": batch}, {"row": rows}, repeated(step)
+        frozen, batch, step = {**frozen, "cache": batch}, {"row": rows}, gathered(step)
     own = {
         key: np.split(np.asarray(value), hosts.count(), axis=int(stacked))[hosts.index()]
         for key, value in batch.items()
     }
     state, frozen = sharding.place((state, frozen), mesh)
     placed = sharding.shard_batch(own, mesh, stacked=stacked)
-    where = (sharding.infer(state, mesh), NamedSharding(mesh, PartitionSpec()))
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=where)
-    return jitted.lower(state, frozen, placed).compile(), state, frozen, placed
-
-
-def repeated(step: Any) -> Any:
-    """The steps of one call, on rows of `frozen["cache"]`; see `robust_jax.stages.feed`."""
-    import jax
-
-    def many(state: Any, frozen: Any, batches: Any) -> Any:
-        def one(state: Any, row: Any) -> Any:
-            found = {name: values[row] for name, values in frozen["cache"].items()}
-            return step(state, frozen, found)
-
-        state, metrics = jax.lax.scan(one, state, batches["row"])
-        return state, {name: values[-1] for name, values in metrics.items()}
-
-    return many
+    run = train.jitted(step, state, mesh, CALLS if stacked else 1)
+    return run.lower(state, frozen, placed).compile(), state, frozen, placed
 
 
 def repeatedly(compiled: Any, state: Any, frozen: Any, batch: Any) -> Any:

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import measuring
 import numpy as np
+import students
 
-from robust_jax import models
-from robust_jax.method import budget
 from robust_jax.method.selection import HEADS, SelectionConfig, mc_logits, predict
 from robust_jax.method.student import Student
 from robust_jax.models import normalise
@@ -29,19 +28,7 @@ KEY = 0  # of the masks; a run uses its seed
 
 def new_student(name: str) -> tuple[Student, Any, Any]:
     """Returns a student of a model, its frozen and its tuned arrays."""
-    model, entry = models.build(name, CLASSES), models.entry(name)
-    frozen = jax.jit(model.init)(jax.random.key(0), model.example_input())
-    params = frozen["params"]
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    plan = budget.resolve(
-        model,
-        params,
-        budget.target("auto", name, size),
-        num_classes=CLASSES,
-        heads_share=0.2,
-        share="tail",
-    )
-    student = Student(model, entry, plan, CLASSES, HEADS, "tail", 0.25)
+    student, frozen = students.build(name, CLASSES)
     return student, frozen, student.init(jax.random.key(1), frozen)
 
 

@@ -21,20 +21,13 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 import optax
+import students
 
-from robust_jax import models
-from robust_jax.method import budget, distillation, losses, supervised
+from robust_jax.method import distillation, losses, supervised
 from robust_jax.method.student import Student
 from robust_jax.state import TrainState
 
 HEAD = ("combined",)
-KD = {
-    "weight": 0.0,
-    "temperature": 1.0,
-    "weighting": "none",
-    "heads": HEAD,
-    "clean_anchor": 0.0,
-}
 REPEATS = {"cached": 50}
 
 
@@ -51,7 +44,7 @@ def masked_step(student: Student, optimizer: optax.GradientTransformation) -> An
             z = student.trunk(variables, images)
             logits = student.tail(variables, params["tuned"], z, key)
             clean, aug = ({k: v[i::2] for k, v in logits.items()} for i in range(2))
-            return losses.three_head_loss(clean, aug, batch["label"], None, None, KD)
+            return losses.three_head_loss(clean, aug, batch["label"], None, None, students.KD)
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)
         metrics["gradient_norm"] = optax.tree.norm(grads)
@@ -62,18 +55,8 @@ def masked_step(student: Student, optimizer: optax.GradientTransformation) -> An
 
 def variants(name: str, batch: int, num_classes: int) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Returns name -> (step, arguments), the state first; every step sees `batch` images."""
-    model, entry = models.build(name, num_classes), models.entry(name)
-    variables = dict(jax.jit(model.init)(jax.random.key(0), model.example_input()))
-    size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    plan = budget.resolve(
-        model,
-        variables["params"],
-        budget.target("auto", name, size),
-        num_classes=num_classes,
-        heads_share=0.2,
-        share="tail",
-    )
-    student = Student(model, entry, plan, num_classes, HEAD, "tail", 0.25)
+    student, variables = students.build(name, num_classes, HEAD)
+    model = student.model
     optimizer = optax.adam(1e-3)
     rng = np.random.default_rng(0)
     # The split step takes pairs of views: half a batch of pairs is a batch of images.
@@ -92,11 +75,11 @@ def variants(name: str, batch: int, num_classes: int) -> dict[str, tuple[Any, tu
         "label": jnp.concatenate([label, label]),
     }
     known = jax.jit(lambda views: distillation.features(student, frozen, views, None))(views)
-    split = distillation.make_step(student, optimizer, KD, seed=0, teacher=None)
+    split = distillation.make_step(student, optimizer, students.KD, seed=0, teacher=None)
     state = TrainState.create(tuned, optimizer)
     return {
         "full": (
-            supervised.make_step(model, entry, optimizer),
+            supervised.make_step(model, student.entry, optimizer),
             (TrainState.create(params, optimizer, others), {}, images),
         ),
         "masked": (

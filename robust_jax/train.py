@@ -78,7 +78,7 @@ def train(
             state, meta = checkpoints.restore(latest, state)
             start = latest
             print(f"{name}: resumed at step {start} of {total_steps}")
-        run = _jitted(step_fn, state, mesh, steps_per_call)
+        run = jitted(step_fn, state, mesh, steps_per_call)
         compiled: dict[int, Any] = {}
         waiting: tuple[int, dict[str, jax.Array]] | None = None  # metrics that are not read yet
         began, earlier = time.perf_counter(), meta["seconds"]
@@ -128,8 +128,8 @@ def train(
     return state, meta
 
 
-def _jitted(step_fn: StepFn, state: TrainState, mesh: Mesh, steps_per_call: int) -> Any:
-    """The function (state, frozen, batch or batches) -> (state, metrics of the last step)."""
+def jitted(step_fn: StepFn, state: TrainState, mesh: Mesh, steps_per_call: int) -> Any:
+    """Returns the jitted (state, frozen, batch or batches) -> (state, metrics of the last step)."""
 
     def many(state: TrainState, frozen: Any, batches: Any) -> tuple[TrainState, Any]:
         found, metrics = jax.lax.scan(lambda now, b: step_fn(now, frozen, b), state, batches)

@@ -95,7 +95,7 @@ def make(context: Context, path: str, *, taught: bool) -> Feed:
             **run,
         )
 
-    return Feed(features, frozen, _gathered if frozen else lambda step: step, steps, cached=True)
+    return Feed(features, frozen, gathered if frozen else lambda step: step, steps, cached=True)
 
 
 def host_part() -> dict[str, int]:
@@ -103,8 +103,8 @@ def host_part() -> dict[str, int]:
     return {"process_index": hosts.index(), "process_count": hosts.count()}
 
 
-def _gathered(step_fn: StepFn) -> StepFn:
-    """The step of batches of rows of `frozen["cache"]`, which all devices hold whole."""
+def gathered(step_fn: StepFn) -> StepFn:
+    """Returns the step of batches of rows of `frozen["cache"]`, which all devices hold whole."""
 
     def step(
         state: TrainState, frozen: Any, batch: Mapping[str, jax.Array]
