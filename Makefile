@@ -1,10 +1,11 @@
 # Each target makes .venv and installs what it needs, once. PYTHON picks the interpreter.
 PYTHON ?= python3
+NEWEST ?= python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-newest lint bench clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python -m robust_jax.main --config configs/quickstart.py --workdir runs/quickstart
@@ -12,8 +13,18 @@ demo: $(VENV)/runtime
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-test-slow: lint $(VENV)/torch
+test-slow: lint $(VENV)/torch test-newest
 	$(BIN)/python -m pytest -m slow
+
+# The quick tests on another Python, with the newest packages that the requirements allow.
+test-newest: $(VENV)-newest/dev
+	$(VENV)-newest/bin/python -m pytest -n 2
+
+$(VENV)-newest/dev: requirements.txt requirements-dev.txt
+	test -x $(VENV)-newest/bin/python || $(NEWEST) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -r requirements-dev.txt
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -40,4 +51,4 @@ $(VENV)/torch: $(VENV)/dev requirements-torch.txt requirements-nodeps.txt requir
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-newest runs .pytest_cache .mypy_cache .ruff_cache

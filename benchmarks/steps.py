@@ -47,8 +47,7 @@ def masked_step(student: Student, optimizer: optax.GradientTransformation) -> An
             return losses.three_head_loss(clean, aug, batch["label"], None, None, students.KD)
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)
-        metrics["gradient_norm"] = optax.tree.norm(grads)
-        return state.update(grads, optimizer), metrics
+        return state.update(grads, optimizer, metrics)
 
     return step
 

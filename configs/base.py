@@ -161,6 +161,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train = ConfigDict()
     c.train.log_every_steps = 20  # metrics to TensorBoard and the progress line
     c.train.checkpoint_every_steps = 200  # a resume repeats at most so many steps
+    # When a loss or a gradient is not finite: stop, or skip:K, which passes over K such steps of a
+    # training and stops at the next.
+    c.train.on_nan = "stop"
     c.train.fsdp = 1  # neighbouring devices that share one copy of parameters and optimizer state
     # A cache that is smaller is held on every device, where many steps then run in one call; or
     # in the memory of every host; else its rows are read as they are needed.

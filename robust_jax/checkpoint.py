@@ -1,13 +1,22 @@
-"""Checkpoints of a training run and of finished parameters, through Orbax."""
+"""Checkpoints of a training run and of finished parameters, through Orbax.
+
+Every tree is stored with a checksum of each array: what comes back is what was saved, or an error.
+"""
 
 import hashlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+
+from robust_jax import disk, hosts, memory
+
+_UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 class Checkpoints:
@@ -17,10 +26,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: epath.PathLike, keep: int = 2):
+        self._directory = epath.Path(directory).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(
-            epath.Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
-            item_names=("state", "meta"),
+            self._directory, options=options, item_names=("state", "meta", "checksums")
         )
 
     def latest_step(self) -> int | None:
@@ -28,24 +37,59 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Saves in the background."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-        )
+        """Saves in the background.
+
+        Raises:
+          DiskFull: when there is no space for it, or was none for the one before.
+        """
+        with disk.writing(self._directory, f"the checkpoint of step {step}", memory.nbytes(state)):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    meta=ocp.args.JsonSave(meta),
+                    checksums=ocp.args.JsonSave(checksums(state)),
+                ),
+            )
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns (state, meta) of `step`, on the devices and in the dtypes of `like`."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
-            ),
-        )
-        return restored["state"], restored["meta"]
+        """Returns (state, meta) of `step`, on the devices and in the dtypes of `like`.
+
+        Raises:
+          ValueError: when it is damaged.
+        """
+
+        def read(abstract: Any) -> Any:
+            return self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract),
+                    meta=ocp.args.JsonRestore(),
+                    checksums=ocp.args.JsonRestore(),
+                ),
+            )
+
+        found = _checked(read, like, "state", f"the checkpoint of step {step}", self._directory)
+        return found["state"], found["meta"]
+
+    def restore_newest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """Returns (step, state, meta) of the newest checkpoint that is whole; None without any.
+
+        Damaged ones are told and removed; by one host alone, several may not see the same damage.
+
+        Raises:
+          ValueError: when all are damaged, or the newest is and there are several hosts.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return step, *self.restore(step, like)
+            except ValueError as error:
+                if step == steps[-1] or hosts.count() > 1:
+                    raise
+                print(f"{error}; going back to the one before")
+                self._manager.delete(step)
+        return None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -56,28 +100,107 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with disk.writing(self._directory, "a checkpoint"):
+            try:
+                self._manager.wait_until_finished()
+            except Exception:
+                if error is None:  # else it is told already
+                    raise
+            finally:
+                self._manager.close()
 
 
 def save_tree(directory: epath.PathLike, tree: Any) -> None:
-    """Writes a tree of arrays to a new directory; one that is there is replaced."""
+    """Writes a tree of arrays to a new directory; one that is there is replaced.
+
+    Raises:
+      DiskFull: when there is no space for it.
+    """
     path = epath.Path(directory).absolute()
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, tree, force=True)
+    with disk.writing(path, path.name, memory.nbytes(tree)), _checkpointer() as checkpointer:
+        checkpointer.save(
+            path,
+            ocp.args.Composite(
+                tree=ocp.args.StandardSave(tree), checksums=ocp.args.JsonSave(checksums(tree))
+            ),
+            force=True,
+        )
 
 
 def load_tree(directory: epath.PathLike, like: Any) -> Any:
     """Reads a tree written by `save_tree` into the shapes, dtypes and shardings of `like`.
 
     Raises:
-      ValueError: when nothing was saved there.
+      ValueError: when nothing was saved there, or it is damaged.
     """
     path = epath.Path(directory).absolute()
     if not path.exists():
         raise ValueError(f"no saved parameters; got {path}; run the stage that writes them first")
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+
+    def read(abstract: Any) -> Any:
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore(
+                path,
+                ocp.args.Composite(
+                    tree=ocp.args.StandardRestore(abstract), checksums=ocp.args.JsonRestore()
+                ),
+            )
+
+    return _checked(read, like, "tree", "a saved tree", path)["tree"]
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+def _checked(
+    read: Callable[[Any], Any], like: Any, item: str, what: str, directory: epath.Path
+) -> Any:
+    """Reads, and compares the checksums of an item with those that were stored beside it."""
+    remedy = "remove it and run the command that made it again"
+    try:
+        found = read(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+    except Exception as error:  # of a damaged file anything
+        if isinstance(error, MemoryError):
+            raise
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{what} cannot be read; got {directory} ({type(error).__name__}: {said:.300}); "
+            f"{remedy}"
+        ) from error
+    stored, now = found["checksums"], checksums(found[item])
+    if damaged := sorted(name for name in now if stored.get(name) != now[name]):
+        raise ValueError(
+            f"{what} is damaged; got another checksum of {', '.join(damaged[:5])} in "
+            f"{directory}; {remedy}"
+        )
+    return found
+
+
+def checksums(tree: Any) -> dict[str, int]:
+    """Returns a checksum of each array of a tree, by its path.
+
+    It is computed where the array lies, and does not depend on how it is spread: the sum of its
+    elements' bits times odd numbers, modulo 2^32. An array of which one element changed, in
+    whatever bits, has another one.
+    """
+    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
+    found = jax.device_get([_checksum(jnp.asarray(leaf)) for leaf in leaves])
+    return {name: int(value) for name, value in zip(names, found, strict=True)}
+
+
+@jax.jit
+def _checksum(leaf: jax.Array) -> jax.Array:
+    whole = leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf
+    kind = _UNSIGNED[min(whole.dtype.itemsize, 4)]  # one of 8 bytes gets another axis
+    bits = jax.lax.bitcast_convert_type(whole, kind).astype(jnp.uint32)
+    weight, stride = jnp.ones((), jnp.uint32), 2
+    for axis in reversed(range(bits.ndim)):
+        place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        weight = weight + place * jnp.uint32(stride % 2**32)
+        stride *= bits.shape[axis]
+    return jnp.sum(bits * weight, dtype=jnp.uint32)
 
 
 def parameter_hash(tree: Any) -> str:

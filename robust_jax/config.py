@@ -4,6 +4,7 @@ import ast
 import difflib
 import hashlib
 import json
+import os
 import runpy
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ import ml_collections
 STAGES = ("pretrain", "distort", "teacher", "cache", "distill", "baselines", "evaluate", "report")
 # Sections of what is trained for a duration.
 TRAINED_SECTIONS = ("pretrain", "teacher", "distill", "finetune")
+_LONG = 100  # characters of a name: to compare longer ones takes long, too
 
 
 def parse_arg(arg: str | None, **spec: Any) -> ml_collections.ConfigDict:
@@ -50,7 +52,7 @@ def _literal(text: str, kind: type) -> Any:
     """Reads a Python literal, or leaves the text as it is."""
     try:
         return text if kind is str else ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return text
 
 
@@ -108,7 +110,7 @@ def load(spec: str) -> ml_collections.ConfigDict:
     """Returns `get_config(arg)` of the file named by `path.py[:arg]`."""
     path, _, arg = spec.partition(":")
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):  # also for what no file can be called
         raise ValueError(
             f"config file not found; got {path!r}; give a path such as configs/quickstart.py"
         )
@@ -159,13 +161,36 @@ def duration(section: Any, name: str, *, examples: int, label: str) -> int:
     key, value = next(iter(given.items()), (f"{name}_epochs", section[f"{name}_epochs"]))
     batch = section["batch_size"]
     total = {"steps": value, "epochs": value * examples / batch, "examples": value / batch}
-    steps = round(total[key.removeprefix(name + "_")])
+    amount = total[key.removeprefix(name + "_")]
+    if not amount < 2**63:
+        raise ValueError(
+            f"{label}.{key} comes to steps without end; got {value} with batch {batch} and "
+            f"{examples} examples an epoch; lower it"
+        )
+    steps = round(amount)
     if steps < 1:
         raise ValueError(
             f"{label}.{key} comes to no step at all; got {value} with batch {batch} and "
             f"{examples} examples an epoch; raise it or lower {label}.batch_size"
         )
     return steps
+
+
+def tolerated_faults(on_nan: Any) -> int:
+    """Returns how many steps may be passed over by `train.on_nan`: "stop" or "skip:K".
+
+    Raises:
+      ValueError: for anything else.
+    """
+    word, _, count = str(on_nan).partition(":")
+    if on_nan == "stop":
+        return 0
+    if word != "skip" or not count.isdecimal() or len(count) > 9 or not int(count):
+        raise ValueError(
+            f"train.on_nan says what happens when a loss is not finite; got {on_nan!r}; use "
+            "'stop', or 'skip:K' to pass over K steps at most"
+        )
+    return int(count)
 
 
 def subset(config: ml_collections.ConfigDict, prefixes: Iterable[str]) -> dict[str, Any]:
@@ -189,5 +214,5 @@ def differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the end of a message, "; did you mean ...?", or "" when nothing is near."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(name)[:_LONG], list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""

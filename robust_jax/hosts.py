@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from robust_jax import heartbeat
+
 T = TypeVar("T")
 # For hosts that are neither of a TPU pod nor of SLURM: where the first listens, how many there
 # are, and which this is.
@@ -84,13 +86,26 @@ def wait(for_what: str) -> None:
 
 @contextlib.contextmanager
 def failing_at_once() -> Iterator[None]:
-    """Ends this process at an error, which the others then notice; JAX would wait for them."""
-    try:
-        yield
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+    """Ends this process at an error, which the others then notice; JAX would wait for them.
+
+    Where the error is that another host is gone, it says which. The loss of the first host, which
+    keeps them together, ends the others inside JAX, in whose words they are told before.
+    """
+    if not is_first():
+        print(
+            f"host {index()} of {count()}: if this ends with 'failed to send RPC to coordination "
+            "service', host 0 is lost: see its log, and run the same command again on all hosts",
+            file=sys.stderr,
+            flush=True,
+        )
+    with heartbeat.watching(index(), count()) as watch:
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            sys.stderr.flush()
+            watch.explain(error)
+            os._exit(1)
 
 
 @contextlib.contextmanager

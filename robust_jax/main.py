@@ -1,5 +1,6 @@
 """The command line: `python -m robust_jax.main --config configs/X.py[:arg] --workdir DIR`."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
+from robust_jax import claim, hosts, preemption, validation
 from robust_jax import config as config_lib
-from robust_jax import hosts, preemption, validation
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/X.py[:arg]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; gs:// works.", required=True)
@@ -90,26 +91,36 @@ def run(
 
     Raises:
       ValueError: for a bad config or bad data, before anything is trained, and where the workdir
-        holds results of another config.
+        holds results of another config, is in use by another run, or cannot be written.
     """
     validation.validate(config, config_lib.base())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from robust_jax import sharding
 
     sharding.use_all_cores()
-    from robust_jax import plan
-
     if dry_run:
+        from robust_jax import plan
+
         with tempfile.TemporaryDirectory() as scratch:
             plan.make(config, scratch, dry_run=True)
         return
+    workdir = epath.Path(workdir)
+    with claim.of(workdir) if hosts.is_first() else contextlib.nullcontext():
+        _run(config, workdir, rerun, epath.Path(shared or workdir), others)
+
+
+def _run(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    rerun: Sequence[str],
+    shared: epath.Path,
+    others: Sequence[epath.Path],
+) -> None:
+    """Runs the stages; for the arguments see `run`."""
     import jax
 
-    from robust_jax import stages, writers
+    from robust_jax import plan, stages, writers
 
-    workdir = epath.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    shared = epath.Path(shared or workdir)
     jax.config.update("jax_compilation_cache_dir", str(shared / "xla_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # XLA's own caches would put this directory's name into the key of every program.

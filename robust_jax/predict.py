@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from robust_jax.data.images import decode_image
-from robust_jax.method.calibration import Calibration
+from robust_jax.data.images import check_size, decode_image
+from robust_jax.data.listing import shown
 from robust_jax.method.selection import HEADS, predict
 from robust_jax.stages import routing
 from robust_jax.stages.networks import Networks
@@ -66,7 +66,7 @@ class RobustClassifier:
             raise ValueError(
                 f"the head selection is not calibrated; got no {stored}; run the stage 'evaluate'"
             )
-        calibration = Calibration.from_json(stored.read_text()) if stored.exists() else None
+        calibration = routing.read_calibration(stored) if stored.exists() else None
         frozen, tuned = networks.frozen(), networks.tuned("distill/ours", HEADS)
         if zero_shot_head is not None:
             frozen["params"]["head"], self.class_names = _other_classes(networks, zero_shot_head)
@@ -89,7 +89,7 @@ class RobustClassifier:
         self._answer = answer
 
     @functools.cached_property
-    def _prepare(self) -> Callable[[np.ndarray], np.ndarray]:
+    def _to_model(self) -> Callable[[np.ndarray], np.ndarray]:
         import tensorflow as tf
 
         from robust_jax.data import registry
@@ -111,20 +111,43 @@ class RobustClassifier:
 
         Returns:
           A `Prediction`; up to rounding, it does not depend on how the images are batched.
+
+        Raises:
+          ValueError: for what is no such image, which the message numbers.
         """
         if len(images) == 0:
             raise ValueError("no images; got an empty batch; give at least one")
-        decoded = [
-            _decode(image, f"image {number}") if isinstance(image, bytes) else image
-            for number, image in enumerate(images)
-        ]
-        for image in decoded:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        # One by one: of large images no more than one is in memory.
+        pixels = [self.prepare(image, f"image {number}") for number, image in enumerate(images)]
+        return self.answer(np.stack(pixels))
+
+    def prepare(self, image: np.ndarray | bytes, name: str) -> np.ndarray:
+        """Brings an image to the model's size, with the evaluation ops of the run.
+
+        Args:
+          image: uint8[h, w, 3], or an encoded file's bytes.
+          name: for messages.
+
+        Returns:
+          uint8[size, size, 3].
+
+        Raises:
+          ValueError: for what is no such image, and by `images.check_size`.
+        """
+        try:
+            pixels = decode_image(image) if isinstance(image, bytes) else image
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
                 raise ValueError(
-                    f"images must be uint8[h, w, 3]; got {image.dtype}{list(image.shape)}; give "
+                    f"images must be uint8[h, w, 3]; got {pixels.dtype}{list(pixels.shape)}; give "
                     "RGB pixels from 0 to 255"
                 )
-        pixels = np.stack([self._prepare(image) for image in decoded])
+            check_size(pixels.shape[1], pixels.shape[0])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return self._to_model(pixels)
+
+    def answer(self, pixels: np.ndarray) -> Prediction:
+        """Classifies what `prepare` returned, uint8[b, size, size, 3]."""
         parts = [self._batch(pixels[i : i + MAX_BATCH]) for i in range(0, len(pixels), MAX_BATCH)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Prediction(**found)
@@ -150,11 +173,11 @@ def _other_classes(networks: Networks, path: epath.PathLike) -> tuple[Any, tuple
     return {"kernel": jax.numpy.asarray(head.kernel)}, head.class_names
 
 
-def _decode(data: bytes, name: str) -> np.ndarray:
+def _is_file(path: Path) -> bool:
     try:
-        return decode_image(data)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,12 +187,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", type=Path, help="image files")
     args = parser.parse_args(argv)
     for path in args.images:
-        if not path.is_file():
-            raise ValueError(f"no such image file; got {path}; give files, not folders")
+        if not _is_file(path):
+            raise ValueError(f"no such image file; got {shown(path)}; give files, not folders")
     classifier = RobustClassifier(args.workdir)
     for start in range(0, len(args.images), MAX_BATCH):
         paths = args.images[start : start + MAX_BATCH]
-        said = classifier.predict([_decode(path.read_bytes(), str(path)) for path in paths])
+        pixels = [classifier.prepare(path.read_bytes(), shown(path)) for path in paths]
+        said = classifier.answer(np.stack(pixels))
         for row, path in enumerate(paths):
             line = {
                 "image": str(path),

@@ -6,7 +6,15 @@ from typing import Any
 
 import ml_collections
 
-from robust_jax.config import STAGES, TRAINED_SECTIONS, duration, flatten, nearest
+from robust_jax import config_types
+from robust_jax.config import (
+    STAGES,
+    TRAINED_SECTIONS,
+    duration,
+    flatten,
+    nearest,
+    tolerated_faults,
+)
 from robust_jax.data import copies, overlap
 from robust_jax.data.mixture import Mixture
 
@@ -59,6 +67,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     for key in known:
         if key not in flat:
             raise ValueError(f"config key missing; got no {key!r}; start from configs/base.py")
+    config_types.check(flat, known)
     for key, choices in CHOICES.items():
         _check_choice(key, flat[key], choices)
     for section in TRAINED_SECTIONS:
@@ -109,6 +118,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         _check_range(key, flat[key], 1)
     if flat["data.image_size"] != 0:  # the student's own
         _check_range("data.image_size", flat["data.image_size"], 8)  # corruptions take no less
+    tolerated_faults(flat["train.on_nan"])
     _check_start(config.student)
     _check_augmentation(config)
     if flat["evaluate.max_images"] is not None:

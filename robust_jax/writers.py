@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from robust_jax import hosts
+from robust_jax import archives, disk, hosts
 
 
 class Progress:
@@ -83,13 +83,22 @@ class Scalars:
 
 
 def write_bytes(path: epath.PathLike, data: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a half of it."""
+    """Writes a file so that a reader sees the old one or the new one, never a half of it.
+
+    Raises:
+      DiskFull: when there is no space for it.
+    """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of its own name: several hosts may write the same file.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with disk.writing(path.parent, path.name, len(data)):
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
@@ -110,12 +119,38 @@ def write_arrays(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None
 
 
 def read_json(path: epath.PathLike) -> Any:
-    """Returns the value stored by `write_json`, or None when there is no such file."""
+    """Returns the value stored by `write_json`, or None when there is no such file.
+
+    Raises:
+      ValueError: when the file is damaged.
+    """
     path = epath.Path(path)
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_bytes().decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError, OSError) as error:
+        raise ValueError(
+            f"cannot read this JSON file ({error}); got {path}; it is damaged: put back a copy of "
+            "it, or remove it and run again what wrote it"
+        ) from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name}, which is never written")
 
 
 def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """Returns the arrays stored by `write_arrays`."""
-    with epath.Path(path).open("rb") as file, np.load(file) as arrays:
-        return dict(arrays)
+    """Returns the arrays stored by `write_arrays`; nothing in the file is executed.
+
+    Raises:
+      ValueError: when the file is damaged, or not an npz of plain arrays.
+    """
+    try:
+        with epath.Path(path).open("rb") as file:
+            return archives.read_npz(file)
+    except ValueError as error:
+        raise ValueError(
+            f"cannot read this npz file ({error}); got {path}; it is damaged, or has objects, "
+            "which can hold code: remove it and run again what wrote it"
+        ) from error

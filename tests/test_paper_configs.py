@@ -194,11 +194,7 @@ def check_small(name, arg, workdir):
     assert {row["seed"] for row in rows} == set(found.sweep.seeds)
 
 
-def test_a_small_table(tmp_path):
-    check_small("table2", "small,runlocal", tmp_path / "w")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "table2"])
-def test_the_other_small_tables_and_figures(tmp_path, name):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_small_tables_and_figures(tmp_path, name):
     check_small(name, "small,runlocal", tmp_path / "w")

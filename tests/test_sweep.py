@@ -175,6 +175,7 @@ def _execute(config, workdir, **options):
     run(config, workdir, **options)
 
 
+@pytest.mark.slow
 def test_a_sweep_in_shards_ends_in_one_table(swept):
     assert (swept / "report" / "index.html").exists()
     summaries = {
@@ -198,6 +199,7 @@ def test_a_sweep_in_shards_ends_in_one_table(swept):
     assert markers[0].read_text() != markers[1].read_text()
 
 
+@pytest.mark.slow
 def test_the_table_is_made_again_from_its_rows_alone(swept, tmp_path):
     rows = tmp_path / "moved" / "results.jsonl"
     rows.parent.mkdir()
@@ -217,6 +219,7 @@ def test_the_table_is_made_again_from_its_rows_alone(swept, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_runs_nothing_again(swept, capsys):
     before = (swept / "results.jsonl").read_bytes()
     sweep.run(sweep_config(evaluate__corruptions=("fog",)), swept, _execute)
@@ -225,6 +228,7 @@ def test_a_finished_sweep_runs_nothing_again(swept, capsys):
     assert said.count("stage report: done before") == 2
 
 
+@pytest.mark.slow
 def test_a_workdir_holds_one_sweep(swept):
     with pytest.raises(ValueError, match=r"of another config; got other evaluate.severities;"):
         sweep.run(

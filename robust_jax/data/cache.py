@@ -14,7 +14,7 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from robust_jax import hosts, writers
+from robust_jax import disk, hosts, writers
 from robust_jax.config import differing
 
 Block = dict[str, np.ndarray]
@@ -112,15 +112,17 @@ class FeatureCache:
           block: name -> array of its rows.
           times: name -> seconds that it took.
         """
-        futures = [
-            self._store(name)[start : start + len(values)].write(values)
-            for name, values in block.items()
-        ]
-        for future in futures:
-            future.result()
-        path = self.directory / f"done-{hosts.index()}.json"
-        done = writers.read_json(path) or {}
-        writers.write_json(path, {**done, str(start): dict(times)})
+        needed = sum(values.nbytes for values in block.values())
+        with disk.writing(self.directory, f"elements from {start} of the feature cache", needed):
+            futures = [
+                self._store(name)[start : start + len(values)].write(values)
+                for name, values in block.items()
+            ]
+            for future in futures:
+                future.result()
+            path = self.directory / f"done-{hosts.index()}.json"
+            done = writers.read_json(path) or {}
+            writers.write_json(path, {**done, str(start): dict(times)})
 
     def load(self, names: Sequence[str]) -> Block:
         """Reads whole arrays into memory; for errors see `read`."""

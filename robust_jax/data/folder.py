@@ -1,11 +1,11 @@
 """A folder of images, `train/CLASS/*` and `val/CLASS/*`, checked image by image before use.
 
 Names that begin with a dot are left out; other files that are not images are counted and told.
+The folder itself may be a symbolic link; one in it that leads out of it is an error.
 """
 
 import collections
 import concurrent.futures
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,11 +14,10 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from robust_jax import writers
+from robust_jax.data import index, listing
 from robust_jax.data.images import decode_image
+from robust_jax.data.listing import File, shown
 from robust_jax.data.sources import SPLITS, Source, fingerprint
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 _BAR_FROM = 2000  # images; a check of fewer is over before a bar is of use
 _SHOWN = 5
@@ -53,10 +52,11 @@ def load(
         root / split,
         {name: names.index(name) for name in classes[split]},
         names,
-        name=f"{root.name or root} {split}",
+        name=f"{shown(root.name or root)} {split}",
         verify=data.verify,
         max_bad_images=data.max_bad_images,
         index_dir=index_dir,
+        root=root,
     )
 
 
@@ -69,6 +69,7 @@ def of_classes(
     verify: bool,
     max_bad_images: int,
     index_dir: epath.Path | None = None,
+    root: epath.Path | None = None,
 ) -> Source:
     """Loads the images of some class directories.
 
@@ -80,16 +81,20 @@ def of_classes(
       verify: decode every image once; without it an unreadable one is an error when it is read.
       max_bad_images: so many unreadable images are left out, and told; more are an error.
       index_dir: where the outcome of the check is kept.
+      root: the directory above, or this one, which no link may lead out of; None for this one.
 
     Raises:
-      ValueError: for a class directory without images, and for too many unreadable ones.
+      ValueError: for a class directory without images, for too many unreadable ones, and for a link
+        that leads out of the root.
     """
-    files, numbers = _list_images(directory, labels)
+    listing.check_link(directory, root or directory)
+    files, numbers = listing.images(directory, labels, root or directory)
     relative = [file for file, _, _ in files]
     bad: list[str] = []
     if verify:
-        bad = _unreadable(directory, files, index_dir)
-        _check_bad(directory, bad, max_bad_images)
+        found = _unreadable(directory, files, index_dir)
+        _check_bad(directory, found, max_bad_images)
+        bad = [file for file, _ in found]
         _check_left(directory, relative, bad)
     dropped = set(bad)
     kept = [i for i, file in enumerate(relative) if file not in dropped]
@@ -103,68 +108,39 @@ def of_classes(
         fingerprint=fingerprint("folder", list(class_names), content),
         bad_images=tuple(f"{directory.name}/{file}" for file in bad),
         files=tuple(relative[i] for i in kept),
+        stats=np.array([files[i][1:] for i in kept], np.int64),
     )
 
 
 def _classes(root: epath.Path, split: str) -> list[str]:
     directory = root / split
+    listing.check_link(directory, root)
     if not directory.is_dir():
         found = sorted(path.name for path in root.iterdir() if path.is_dir())
         raise ValueError(
             f"{root} has no directory {split}; got {', '.join(found[:10]) or 'no directories'}; "
             "lay the images out as train/CLASS/* and val/CLASS/*"
         )
-    return class_directories(directory)
+    return class_directories(directory, root)
 
 
-def class_directories(directory: epath.Path) -> list[str]:
+def class_directories(directory: epath.Path, root: epath.Path | None = None) -> list[str]:
     """Returns the names of the class directories in order, that of numbers where all are numbers.
 
+    Args:
+      directory: of the class directories.
+      root: as in `of_classes`.
+
     Raises:
-      ValueError: where there is none.
+      ValueError: where there is none, and where one is a link that leads out of the root.
     """
-    names = sorted(p.name for p in directory.iterdir() if p.name[0] != "." and p.is_dir())
+    names = listing.subdirectories(directory, root or directory)
     if not names:
         raise ValueError(
             f"{directory} has no class directories; got none; put the images of each class in "
             f"{directory}/CLASS/"
         )
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
-
-
-def _list_files(directory: epath.Path) -> list[tuple[str, int, int]]:
-    """Returns (name, bytes, time of change) of each file, sorted by name."""
-    if os.path.isdir(directory):  # os.scandir is five times faster than epath
-        with os.scandir(directory) as entries:
-            files = [(e.name, e.stat()) for e in entries if e.name[0] != "." and e.is_file()]
-        return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
-    stats = [(path.name, path.stat()) for path in directory.iterdir() if path.name[0] != "."]
-    return sorted((name, s.length, s.mtime) for name, s in stats if not s.is_directory)
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
-
-
-def _list_images(
-    directory: epath.Path, label_of: Mapping[str, int]
-) -> tuple[list[tuple[str, int, int]], np.ndarray]:
-    """Returns (relative path, bytes, time of change) and the label of each image."""
-    images, labels, others = [], [], []
-    for name, label in label_of.items():
-        files = _list_files(directory / name)
-        chosen = [file for file in files if _is_image(file[0])]
-        others += [f"{name}/{file[0]}" for file in files if not _is_image(file[0])]
-        if not chosen:
-            raise ValueError(
-                f"no readable image in {directory / name}; got {len(files)} other files; put "
-                f"{', '.join(EXTENSIONS)} files in it or remove it"
-            )
-        images += [(f"{name}/{file}", size, changed) for file, size, changed in chosen]
-        labels += [label] * len(chosen)
-    if others:
-        print(f"{directory}: left out {len(others)} files that are not images, e.g. {others[0]}")
-    return images, np.array(labels, np.int32)
 
 
 def _reader(directory: epath.Path, relative: Sequence[str]) -> Callable[[int], bytes]:
@@ -180,19 +156,20 @@ def _reader(directory: epath.Path, relative: Sequence[str]) -> Callable[[int], b
 
 
 def _unreadable(
-    directory: epath.Path, files: Sequence[tuple[str, int, int]], index_dir: epath.Path | None
-) -> list[str]:
-    """Returns the relative paths that do not decode, from the index if it knows these files."""
-    index = index_dir / f"images_{fingerprint(files)}.json" if index_dir else None
-    if index and index.exists():
-        return json.loads(index.read_text())["unreadable"]
+    directory: epath.Path, files: Sequence[File], index_dir: epath.Path | None
+) -> list[tuple[str, str]]:
+    """Returns what does not decode and why not, from the index if it knows these files."""
+    place = index_dir / f"images_{fingerprint(files)}.json" if index_dir else None
+    if place and (known := index.kept(place)) is not None:
+        return [(file, reason) for file, reason in known]
     relative = [name for name, _, _ in files]
     read = _reader(directory, relative)
 
-    def failures(numbers: Sequence[int]) -> list[str]:
-        return [relative[i] for i in numbers if not _decodes(read, i)]
+    def failures(numbers: Sequence[int]) -> list[tuple[str, str]]:
+        found = [(relative[i], _failure(read, i)) for i in numbers]
+        return [(file, reason) for file, reason in found if reason]
 
-    bad: list[str] = []
+    bad: list[tuple[str, str]] = []
     with (
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm.tqdm(
@@ -203,32 +180,34 @@ def _unreadable(
         ) as bar,
     ):
         chunks = [range(i, min(i + 64, len(files))) for i in range(0, len(files), 64)]
-        for chunk, found in zip(chunks, pool.map(failures, chunks), strict=True):
-            bad += found
+        for chunk, some in zip(chunks, pool.map(failures, chunks), strict=True):
+            bad += some
             bar.update(len(chunk))
-    if index:
-        writers.write_json(index, {"unreadable": bad})
+    if place:
+        index.keep(place, bad)
     return bad
 
 
-def _decodes(read: Callable[[int], bytes], number: int) -> bool:
+def _failure(read: Callable[[int], bytes], number: int) -> str:
+    """Why an image cannot be read; "" where it can."""
     try:
         decode_image(read(number))
-    except (ValueError, OSError):
-        return False
-    return True
+    except (ValueError, OSError) as error:
+        return str(error) or repr(error)
+    return ""
 
 
-def _check_bad(directory: epath.Path, bad: Sequence[str], allowed: int) -> None:
+def _check_bad(directory: epath.Path, bad: Sequence[tuple[str, str]], allowed: int) -> None:
     if not bad:
         return
-    shown = ", ".join(bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
+    some = ", ".join(shown(file) for file, _ in bad[:_SHOWN]) + (", ..." if bad[_SHOWN:] else "")
+    reason = f"the first because {bad[0][1]}"
     if len(bad) > allowed:
         raise ValueError(
-            f"{len(bad)} images of {directory} cannot be read; got {shown}; replace or delete "
-            f"them, or set data.max_bad_images={len(bad)} to leave them out"
+            f"{len(bad)} images of {shown(directory)} cannot be read; got {some}; replace or "
+            f"delete them, or set data.max_bad_images={len(bad)} to leave them out ({reason})"
         )
-    print(f"{directory}: left out {len(bad)} images that cannot be read: {shown}")
+    print(f"{shown(directory)}: left out {len(bad)} images that cannot be read: {some} ({reason})")
 
 
 def _check_left(directory: epath.Path, relative: Sequence[str], bad: Sequence[str]) -> None:

@@ -1,11 +1,10 @@
 """Sources that are held in memory: scikit-learn's digits, and arrays in an npz file."""
 
-import zipfile
-
 import numpy as np
 from etils import epath
 from PIL import Image
 
+from robust_jax.data.labels import numbered_classes
 from robust_jax.data.sources import SPLITS, Source, from_arrays
 
 _DIGITS_VAL = 360  # of 1,797
@@ -52,13 +51,16 @@ def arrays(file: str, split: str) -> Source:
                 raise ValueError(f"it lacks {', '.join(missing)}, it has {', '.join(archive)}")
             labels = {part: archive[f"{part}_labels"] for part in SPLITS}
             images = archive[f"{split}_images"]
-            names = archive["class_names"].tolist() if "class_names" in archive else None
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            names = archive["class_names"].astype(str) if "class_names" in archive else None
+            if names is not None and names.ndim != 1:
+                raise ValueError(f"class_names has the shape {list(names.shape)}, not [k]")
+        # On damaged files zipfile and NumPy raise nearly anything.
+        except Exception as error:
             raise ValueError(
                 f"cannot use data.file ({error}); got {file!r}; save it with np.savez and the "
                 f"arrays {', '.join(needed)} (no object arrays), and class_names if you like"
             ) from error
-    if names is None:  # both splits count the same classes
-        count = max(int(part.max(initial=-1)) for part in labels.values()) + 1
-        names = [str(k) for k in range(count)]
-    return from_arrays(images, labels[split], names, name=f"{path.name} {split}")
+    called = f"{path.name} {split}"
+    # Both splits count the same classes.
+    known = numbered_classes(called, *labels.values()) if names is None else names.tolist()
+    return from_arrays(images, labels[split], known, name=called)

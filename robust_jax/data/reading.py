@@ -1,10 +1,13 @@
 """Reads the images of elements as bytes, and turns the bytes to pixels in tf.data."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from robust_jax.data.elements import Elements
 from robust_jax.data.images import decode_image, is_plain_jpeg
+from robust_jax.data.listing import shown
 from robust_jax.data.mixture import RECORD
 from robust_jax.data.sources import Source
 
@@ -20,8 +23,10 @@ def read_images(
     """Reads records, and distorted copies beside them or, where there is one, instead of them."""
 
     def read_copy(record: int, copy: int) -> Read:
-        assert elements.copies is not None  # `Elements` sees to it
-        return elements.copies.read(record, copy), _JPEG
+        made = elements.copies
+        assert made is not None  # `Elements` sees to it
+        data = made.read(record, copy)
+        return _to_read(data, lambda: f"distorted copy {made.names[copy]}/{made.files[record]}")
 
     pairs = [(int(record), int(copy)) for record, copy in zip(records, copies, strict=True)]
     drawn = [_NOTHING if copy == RECORD else read_copy(record, copy) for record, copy in pairs]
@@ -37,12 +42,7 @@ def _read(source: Source, record: int) -> Read:
     """Reads a record as (pixels, shape), or as (JPEG, (0, 0, 0)) where libjpeg will do."""
     image = source.read(record)
     if isinstance(image, bytes):
-        if is_plain_jpeg(image):
-            return image, _JPEG
-        try:
-            image = decode_image(image)
-        except ValueError as error:
-            raise ValueError(f"{_name(source, record)}: {error}") from error
+        return _to_read(image, lambda: _name(source, record))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(
             f"{_name(source, record)} is not an image; got "
@@ -51,8 +51,18 @@ def _read(source: Source, record: int) -> Read:
     return image.tobytes(), image.shape
 
 
+def _to_read(data: bytes, name: Callable[[], str]) -> Read:
+    if is_plain_jpeg(data):
+        return data, _JPEG
+    try:
+        image = decode_image(data)
+    except ValueError as error:
+        raise ValueError(f"{name()}: {error}") from error
+    return image.tobytes(), image.shape
+
+
 def _name(source: Source, record: int) -> str:
-    file = f" ({source.files[record]})" if source.files else ""
+    file = f" ({shown(source.files[record])})" if source.files else ""
     return f"record {record}{file} of source {source.name!r}"
 
 
@@ -63,8 +73,11 @@ def to_pixels(data: tf.Tensor, shape: tf.Tensor, encoded: bool) -> tf.Tensor:
         return tf.reshape(tf.io.decode_raw(data, tf.uint8), shape)
 
     def jpeg() -> tf.Tensor:
-        # The accurate DCT is PIL's; with it the pixels are equal.
-        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        # The accurate DCT is PIL's; with it the pixels are equal. What is cut off does not get here
+        # (see `is_plain_jpeg`); damage near the end that libjpeg passes over is none for PIL.
+        return tf.io.decode_jpeg(
+            data, channels=3, dct_method="INTEGER_ACCURATE", try_recover_truncated=True
+        )
 
     pixels = tf.cond(shape[0] > 0, raw, jpeg) if encoded else raw()
     return tf.ensure_shape(pixels, (None, None, 3))

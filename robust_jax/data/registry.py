@@ -64,9 +64,10 @@ def parse(ops: str) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
             calls.append(_parse_call(node.right))
             node = node.left
         calls.append(_parse_call(node))
-    except (SyntaxError, ValueError) as error:
+    # The last three are for literals that are no keys, and for nesting without end.
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"cannot read the ops string ({error}); got {ops!r}; write names with literal "
+            f"cannot read the ops string ({error}); got {ops!r:.400}; write names with literal "
             'arguments joined by |, such as "decode|resize(32)|flip_lr"'
         ) from None
     return calls[::-1]
@@ -80,6 +81,8 @@ def _parse_call(node: ast.expr) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise ValueError("** is not supported")
+            if keyword.arg in kwargs:
+                raise ValueError(f"{keyword.arg} is given twice")
             kwargs[keyword.arg] = ast.literal_eval(keyword.value)
         return node.func.id, tuple(ast.literal_eval(arg) for arg in node.args), kwargs
     raise ValueError(f"{ast.unparse(node)!r} is not an op")
@@ -97,7 +100,8 @@ def _make(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op:
     try:
         signature.bind(*args, **kwargs)
         return factory(*args, **kwargs)
-    except (TypeError, ValueError) as error:
+    # Values that a factory does not expect fail in it in many ways.
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         got = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
         usage = ", ".join(str(p.replace(annotation=p.empty)) for p in signature.parameters.values())
         raise ValueError(

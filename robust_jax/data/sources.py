@@ -14,6 +14,9 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from robust_jax.data.labels import numbered_classes, to_labels
+from robust_jax.data.listing import is_text
+
 SPLITS = ("train", "val")
 
 
@@ -29,6 +32,7 @@ class Source:
       fingerprint: hash of what determines the content.
       bad_images: unreadable images that were left out.
       files: CLASS/NAME of each image of a folder; other sources have none.
+      stats: int64[n, 2], bytes and time of change of each file; None of other sources.
       absent: the images are not on this machine, and `labels` and `read` make them up; for plans.
     """
 
@@ -39,6 +43,7 @@ class Source:
     fingerprint: str
     bad_images: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    stats: np.ndarray | None = None
     absent: bool = False
 
     def __post_init__(self) -> None:
@@ -46,14 +51,13 @@ class Source:
             raise ValueError(
                 f"{self.name} has one class only; got {list(self.class_names)}; give at least two"
             )
+        if wrong := [name for name in self.class_names if not is_text(name)]:
+            raise ValueError(
+                f"the name of a class is not UTF-8; got {wrong[0]!r} in {self.name}; rename it"
+            )
         if not len(self.labels):
             raise ValueError(f"{self.name} has no images; got 0 labels; give at least one image")
-        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
-            raise ValueError(
-                f"labels of {self.name} are out of range; got {self.labels.min()} to "
-                f"{self.labels.max()} for {len(self.class_names)} classes; number the classes "
-                f"from 0 to {len(self.class_names) - 1}"
-            )
+        to_labels(self.labels, len(self.class_names), self.name)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,6 +80,7 @@ class Source:
             read=lambda i: self.read(int(chosen[i])),
             fingerprint=fingerprint(self.fingerprint, chosen),
             files=tuple(self.files[i] for i in chosen) if self.files else (),
+            stats=None if self.stats is None else self.stats[chosen],
         )
 
     def of_classes(self, names: Sequence[str]) -> "Source":
@@ -146,11 +151,10 @@ def from_arrays(
             f"one whole number for each of the {len(images)} images"
         )
     if class_names is None:
-        class_names = [str(k) for k in range(int(labels.max(initial=-1)) + 1)]
+        class_names = numbered_classes(name, labels)
     names = tuple(map(str, class_names))
-    # Range before the cast to int32, which could wrap a label into range.
-    wide = np.clip(labels, -1, len(names)).astype(np.int32)
-    return Source(name, names, wide, images.__getitem__, fingerprint(images, wide, names))
+    known = to_labels(labels, max(len(names), 2), name)  # one class is told of by `Source`
+    return Source(name, names, known, images.__getitem__, fingerprint(images, known, names))
 
 
 def load(
@@ -180,7 +184,14 @@ def load(
         )
     index = epath.Path(index_dir) if index_dir else None
     whole = _LOADERS[data.source](data, split, index, prepare)
-    return whole.of_classes(data.classes) if data.classes else whole
+    chosen = whole.of_classes(data.classes) if data.classes else whole
+    if split == "train" and (chosen.labels == chosen.labels[0]).all():
+        raise ValueError(
+            f"{chosen.name} has images of one class only; got {len(chosen)} of "
+            f"{chosen.class_names[chosen.labels[0]]!r} and none of the other "
+            f"{len(chosen.class_names) - 1}; train on at least two"
+        )
+    return chosen
 
 
 def _digits(data: ml_collections.ConfigDict, split: str, *_: Any) -> Source:

@@ -5,21 +5,16 @@ access: their encoded images are read into memory once, if they fit.
 """
 
 import difflib
-import io
-import os
-from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 import numpy as np
-import tqdm
 from etils import epath
 
-from robust_jax import writers
+from robust_jax.data.labels import to_labels
 from robust_jax.data.sources import Source, fingerprint
+from robust_jax.data.tfds_records import damage_told, read_all, read_labels
 
-_READ = 256  # records a call when all labels are read
-_BAR_FROM = 2000  # records
 # Images of sets that are not on this machine, which only TFDS's download would tell.
 _SIZES = {
     "imagenet2012": {"train": 1_281_167, "validation": 50_000},
@@ -29,7 +24,6 @@ _SIZES = {
     "oxford_flowers102": {"train": 1_020, "validation": 1_020, "test": 6_149},
 }
 _SIDE = 256  # px, of a picture of such a set where they differ
-_MEMORY_SHARE = 0.5  # of the memory of this machine that a TFRecord set may take
 
 
 def load(
@@ -55,14 +49,21 @@ def load(
     mark = fingerprint("tfds", builder.info.full_name, part, info.num_examples)
     encoded = {"image": tfds.decode.SkipDecoding()}
     try:
-        records = builder.as_data_source(split=part, decoders=encoded)
+        with damage_told(builder):
+            records = builder.as_data_source(split=part, decoders=encoded)
     except NotImplementedError:  # its files have no random access
-        read, labels = _read_all(tfds, builder, part, info)
+        read, labels = read_all(tfds, builder, part, info)
     else:
-        read = lambda i: records[i]["image"]  # noqa: E731
-        labels = _labels(records, index_dir / f"labels_{mark}.npy" if index_dir else None)
+        place = index_dir / f"labels_{mark}.json" if index_dir else None
+
+        def read(i: int) -> bytes:
+            with damage_told(builder):
+                return records[i]["image"]
+
+        labels = read_labels(builder, records, place)
     names = tuple(features["label"].names)
     # The labels tell the order of the records, which the way of storing may change.
+    labels = to_labels(labels, len(names), f"{data.name} {part}")
     return Source(f"{data.name} {part}", names, labels, read, fingerprint(mark, labels))
 
 
@@ -138,6 +139,11 @@ def _published(tfds: Any, builder: Any) -> Any:
 
 def _split(splits: Any, data: ml_collections.ConfigDict, split: str) -> Any:
     part = data[f"{split}_split"]
+    if not splits:
+        raise ValueError(
+            f"{data.name} is not whole; got no splits, which dataset_info.json tells; remove what "
+            "was prepared, and prepare it again"
+        )
     try:
         return splits[part]
     except (KeyError, ValueError) as error:
@@ -171,54 +177,9 @@ def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
             f"TFDS has no such dataset; got data.name={name!r}; {hint}choose one of "
             "tensorflow.org/datasets/catalog, or set data.dir to where it was prepared"
         ) from error
-    return builder
-
-
-def _labels(records: Any, index: epath.Path | None) -> np.ndarray:
-    """Reads the label of every record, or takes them from the index."""
-    if index and index.exists():
-        with index.open("rb") as file:
-            return np.load(file, allow_pickle=False)
-    labels = np.empty(len(records), np.int32)
-    with tqdm.tqdm(
-        total=len(records), desc="reading labels", unit="image", disable=len(records) <= _BAR_FROM
-    ) as bar:
-        for start in range(0, len(records), _READ):
-            numbers = list(range(start, min(start + _READ, len(records))))
-            labels[numbers] = [record["label"] for record in records.__getitems__(numbers)]
-            bar.update(len(numbers))
-    if index:
-        buffer = io.BytesIO()
-        np.save(buffer, labels)
-        writers.write_bytes(index, buffer.getvalue())
-    return labels
-
-
-def _read_all(
-    tfds: Any, builder: Any, part: str, info: Any
-) -> tuple[Callable[[int], bytes], np.ndarray]:
-    """Reads the encoded images of a TFRecord set into memory."""
-    usable = _MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # TFDS gives no size for a part of a split.
-    examples = sum(whole.num_examples for whole in builder.info.splits.values())
-    size = builder.info.dataset_size * info.num_examples / examples
-    gib = 2**30
-    if size > usable:
+    except Exception as error:  # its files describe it, and may hold anything
         raise ValueError(
-            f"{builder.info.full_name} is stored as TFRecord, which has no random access, and is "
-            f"too large to hold in memory; got {size / gib:.1f} GiB, at most "
-            f"{usable / gib:.1f} GiB fit; prepare it with `tfds build --file_format=array_record`"
-        )
-    print(
-        f"{builder.info.full_name} is stored as TFRecord, which has no random access: reading "
-        f"{size / gib:.2f} GiB of {part} into memory"
-    )
-    stream = builder.as_dataset(
-        split=part,
-        decoders={"image": tfds.decode.SkipDecoding()},
-        shuffle_files=False,
-        read_config=tfds.ReadConfig(interleave_cycle_length=1),  # the order of the files
-    )
-    records = [(record["image"], record["label"]) for record in stream.as_numpy_iterator()]
-    images = [image for image, _ in records]
-    return images.__getitem__, np.array([label for _, label in records], np.int32)
+            f"the description of {name} is damaged; got the error {error!s:.300}; remove what was "
+            "prepared, and prepare it again"
+        ) from error
+    return builder

@@ -68,7 +68,7 @@ def contact_sheet(
         for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9, parse_math=False)
     for axis, name in zip(axes[0], columns, strict=False):
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=9, parse_math=False)
     figure.savefig(path, dpi=100)

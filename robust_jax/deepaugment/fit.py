@@ -99,7 +99,7 @@ def fit(
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         loss, grads = jax.value_and_grad(loss_fn)(state.params, model, batch["image"], key)
-        return state.update(grads, optimizer), {"loss": loss}
+        return state.update(grads, optimizer, {"loss": loss})
 
     state, meta = train(
         step_fn,
@@ -113,6 +113,7 @@ def fit(
         mesh=mesh,
         log_every_steps=log_every_steps,
         checkpoint_every_steps=checkpoint_every_steps,
+        learning_rate=rate,
     )
     params = jax.tree.map(np.asarray, state.params)
     side = _patch_side(images)

@@ -3,12 +3,14 @@
 Those of corruption and perturbation benchmarks are in `robust_jax.evals.robustness`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 _Z_95 = 1.959963984540054
+_MOST_PARTS = 10**6  # bins, blocks
+_ROUNDING = 1e-3  # of probabilities that were summed in half precision
 
 
 class Estimate(NamedTuple):
@@ -22,10 +24,10 @@ class Estimate(NamedTuple):
 
 def proportion(successes: int, count: int) -> Estimate:
     """A fraction with its Wilson (1927) score interval, which stays in [0, 1] for small counts."""
-    if not 0 <= successes <= count or count == 0:
+    if not (_is_count(successes) and _is_count(count) and successes <= count and count > 0):
         raise ValueError(
-            f"a fraction needs 0 <= successes <= count and count > 0; got {successes} of {count}; "
-            "count every image once"
+            f"a fraction needs 0 <= successes <= count and count > 0; got {successes!r:.40} of "
+            f"{count!r:.40}; count every image once"
         )
     value = successes / count
     shrink = 1 + _Z_95**2 / count
@@ -39,8 +41,9 @@ def proportion(successes: int, count: int) -> Estimate:
 
 def mean(values: ArrayLike) -> Estimate:
     """The mean of one number an image, f[n], with a normal interval within the values' range."""
-    values = np.asarray(values, np.float64)
-    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+    values = _numbers(values, "a mean")
+    # What is larger has no square, which its interval needs.
+    if values.ndim != 1 or not values.size or not (np.abs(values) < 1e150).all():
         raise ValueError(
             f"a mean needs one finite number an image; got shape {values.shape}; give f[n], n >= 1"
         )
@@ -52,7 +55,7 @@ def mean(values: ArrayLike) -> Estimate:
 
 def accuracy(predictions: ArrayLike, labels: ArrayLike) -> Estimate:
     """The fraction predicted right. Args: predictions, labels: int[b]."""
-    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    predictions, labels = _whole(predictions, "accuracy"), _whole(labels, "accuracy")
     if predictions.shape != labels.shape or predictions.ndim != 1:
         raise ValueError(
             f"accuracy compares int[b] with int[b]; got shapes {predictions.shape} and "
@@ -71,9 +74,9 @@ def f_correct(heads: ArrayLike, domain: str) -> Estimate:
       domain: `clean` or `shift`.
     """
     right = {"clean": 0, "shift": 1}
-    if domain not in right:
+    if domain not in tuple(right):
         raise ValueError(f"unknown domain; got {domain!r}; choose from {', '.join(right)}")
-    heads = np.asarray(heads)
+    heads = _whole(heads, "routing")
     return proportion(int((heads == right[domain]).sum()), heads.size)
 
 
@@ -85,9 +88,14 @@ def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Estimate:
 
     Args: confidence: f[n], of the answers; correct: bool[n]; bins: at least 1.
     """
-    if bins < 1:
-        raise ValueError(f"ECE needs bins; got {bins}; use 1 or more (15 is usual)")
+    if not _is_count(bins) or not 1 <= bins <= _MOST_PARTS:
+        raise ValueError(f"ECE needs bins; got {bins!r:.40}; use 1 or more (15 is usual)")
     confidence, correct = _check_answers(confidence, correct)
+    if confidence.min() < 0 or confidence.max() > 1 + _ROUNDING:
+        raise ValueError(
+            f"a confidence is a probability; got {confidence.min()} to {confidence.max()}; give "
+            "softmax outputs, not logits"
+        )
     gaps = correct - confidence
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     sums = np.bincount(bin_of, weights=gaps, minlength=bins)
@@ -100,7 +108,8 @@ def auroc(negatives: ArrayLike, positives: ArrayLike) -> float:
 
     Args: negatives, positives: f[n], f[m]; for routing, the scores of clean and of shifted images.
     """
-    negatives, positives = np.asarray(negatives).ravel(), np.asarray(positives).ravel()
+    negatives = _numbers(negatives, "AUROC").ravel()
+    positives = _numbers(positives, "AUROC").ravel()
     if not negatives.size or not positives.size:
         raise ValueError(
             f"AUROC needs both kinds; got {negatives.size} negatives and {positives.size} "
@@ -123,6 +132,13 @@ def auroc_interval(area: float, num_negatives: int, num_positives: int) -> tuple
       area: the AUROC.
       num_negatives, num_positives: independent cases; versions of one image are one case.
     """
+    counts = num_negatives, num_positives
+    if not isinstance(area, int | float | np.floating) or not 0 <= area <= 1:
+        raise ValueError(f"an AUROC lies in [0, 1]; got {area!r:.40}; give that of `auroc`")
+    if not all(_is_count(count) and count > 0 for count in counts):
+        raise ValueError(
+            f"the interval of an AUROC needs cases of both kinds; got {counts!r:.80}; count them"
+        )
     one = area / (2 - area)
     two = 2 * area**2 / (1 + area)
     spread = area * (1 - area)
@@ -164,6 +180,8 @@ def aurc(uncertainty: ArrayLike, correct: ArrayLike, blocks: int = 10) -> Estima
 
     Args: uncertainty, correct: as for `risk_coverage`; blocks: at least 2, of images in turn.
     """
+    if not _is_count(blocks) or not 2 <= blocks <= _MOST_PARTS:
+        raise ValueError(f"a jackknife needs blocks; got {blocks!r:.40}; use 2 or more (10)")
     uncertainty, correct = _check_answers(uncertainty, correct)
     area, count = risk_coverage(uncertainty, correct).aurc, len(correct)
     parts = min(blocks, count)
@@ -175,10 +193,46 @@ def aurc(uncertainty: ArrayLike, correct: ArrayLike, blocks: int = 10) -> Estima
 
 
 def _check_answers(score: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    score, correct = np.asarray(score, np.float64), np.asarray(correct)
+    score, correct = _numbers(score, "a score"), _whole(correct, "right or wrong")
     if score.shape != correct.shape or score.ndim != 1 or not correct.size:
         raise ValueError(
             f"expected f[n] and bool[n], one of each an image; got shapes {score.shape} and "
             f"{correct.shape}; drop the padding and give at least one image"
         )
+    if np.isnan(score).any() or (correct.astype(bool) != correct).any():
+        raise ValueError(
+            f"expected a score and right (1) or wrong (0) for each image; got "
+            f"{np.isnan(score).sum()} NaN and values up to {correct.max()}; check the logits"
+        )
     return score, correct.astype(bool)
+
+
+def _numbers(values: ArrayLike, what: str) -> np.ndarray:
+    """Returns f64, of numbers or truth values of any shape."""
+    return _plain(values, "biuf", f"{what} needs numbers").astype(np.float64)
+
+
+def _whole(values: ArrayLike, what: str) -> np.ndarray:
+    """Returns whole numbers or truth values of any shape."""
+    values = _plain(values, "biuf", f"{what} needs whole numbers")
+    if values.size and values.dtype.kind == "f":  # an empty list counts as floats
+        raise ValueError(
+            f"{what} needs whole numbers; got {values.dtype}{list(values.shape)}; give an array of "
+            "integers"
+        )
+    return values
+
+
+def _plain(values: ArrayLike, kinds: str, needs: str) -> np.ndarray:
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{needs}; got what is no array ({error}); give an array") from error
+    if found.dtype.kind not in kinds:
+        raise ValueError(f"{needs}; got {found.dtype}{list(found.shape)}; give an array of them")
+    return found
+
+
+def _is_count(value: Any) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and 0 <= value < 2**53

@@ -29,14 +29,14 @@ def _files(request: Request, wanted: Sequence[str] | None) -> list[StoredFrames]
     sets = []
     for name in _names(request):
         directory = class_folders.find_directory(root, name, "perturbation")
-        found = folder.class_directories(directory)
+        found = folder.class_directories(directory, root)
         if wanted is None:
             numbers = class_names.match(found, request.class_names, str(directory))
             folders = dict(zip(found, numbers, strict=True))
         else:
             numbered = {wnid: number for number, wnid in enumerate(wanted)}
-            folders = class_folders.label_folders(directory, numbered, request.kind)
-        files, labels = videos.list_sequences(directory, folders)
+            folders = class_folders.label_folders(directory, numbered, request.kind, root=root)
+        files, labels = videos.list_sequences(directory, folders, root)
         read = videos.checked(
             functools.partial(_read, files),
             functools.partial(_path, files),

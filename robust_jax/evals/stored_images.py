@@ -40,7 +40,7 @@ def _corrupted_folders(
     sets: list[StoredImages] = []
     for name, severity in request.grid:
         found = class_folders.find_directory(root, name, "corruption")
-        directory = class_folders.severity_directory(found, severity)
+        directory = class_folders.severity_directory(found, severity, root)
         chosen = _matched(directory, request, whole) if labels is None else labels
         where = request.where(corruption=name, severity=severity)
         source = _source(request, directory, chosen, request.class_names)
@@ -121,7 +121,7 @@ def plain_folder(request: Request) -> list[StoredImages]:
 
 
 def _matched(directory: epath.Path, request: Request, whole: bool) -> dict[str, int]:
-    found = folder.class_directories(directory)
+    found = folder.class_directories(directory, epath.Path(request.path))
     numbers = class_names.match(found, request.class_names, str(directory))
     present = set(numbers)
     absent = [name for k, name in enumerate(request.class_names) if k not in present]
@@ -149,13 +149,15 @@ def _source(
     *,
     others: bool = False,
 ) -> Source:
+    root = epath.Path(request.path)
     return folder.of_classes(
         directory,
-        class_folders.label_folders(directory, labels, request.kind, others=others),
+        class_folders.label_folders(directory, labels, request.kind, root=root, others=others),
         names,
         name=f"{request.kind} {directory}",
         verify=False,
         max_bad_images=0,
+        root=root,
     )
 
 

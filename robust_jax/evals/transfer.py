@@ -176,6 +176,7 @@ def full_finetune(
         mesh=mesh,
         log_every_steps=intervals.log_every_steps,
         checkpoint_every_steps=intervals.checkpoint_every_steps,
+        learning_rate=optim.schedule(section, total),
     )
 
     @jax.jit

@@ -23,6 +23,7 @@ PAPER_TUNED = {
     "clip_vit_l14_336": 5.6,
     "lit_b16b": 4.4,
 }
+SHARES = ("tail", "none")
 NUM_HEADS = 3
 MIN_HEAD_RANK = 8
 
@@ -75,6 +76,8 @@ def target(text: str, model_name: str, total: int) -> int:
       model_name: a name of the zoo.
       total: T, parameters of the model.
     """
+    if not _is_size(total):
+        raise ValueError(f"a model has parameters; got {total!r:.40} of {model_name!r}; count them")
     if text == "paper":
         if model_name not in PAPER_TUNED:
             raise ValueError(
@@ -87,7 +90,7 @@ def target(text: str, model_name: str, total: int) -> int:
         return round(0.047 * total if small else (1.65 * math.log(total / 1e6) - 4.04) * 1e6)
     try:
         value = float(text)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not 0 < value < total:
         raise ValueError(
@@ -110,8 +113,20 @@ def resolve(
       share: "tail" (one tuned tail) or "none" (each head owns a copy of it).
 
     Raises:
-      ValueError: when the budget does not even pay for heads of rank 8.
+      ValueError: when the budget does not even pay for heads of rank 8, or an argument cannot be.
     """
+    if not _is_size(budget) or not _is_size(num_classes):
+        raise ValueError(
+            f"a budget is spent on parameters for classes; got {budget!r:.40} parameters and "
+            f"{num_classes!r:.40} classes; use whole numbers above 0"
+        )
+    if not isinstance(heads_share, int | float) or not 0 < heads_share <= 1:
+        raise ValueError(
+            f"method.heads_share is a part of the budget; got {heads_share!r:.40}; use a number "
+            "above 0 and at most 1"
+        )
+    if share not in SHARES:
+        raise ValueError(f"unknown share; got {share!r:.40}; use one of {', '.join(SHARES)}")
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     size = {path: math.prod(leaf.shape) for path, leaf in flat.items()}
     total, d, copies = sum(size.values()), model.feature_width, 1 if share == "tail" else NUM_HEADS
@@ -149,6 +164,11 @@ def resolve(
         total_params=total,
         budget=budget,
     )
+
+
+def _is_size(value: Any) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and 0 < value < 2**53
 
 
 def head_features(model: Any, num_classes: int) -> int:

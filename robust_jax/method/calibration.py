@@ -66,23 +66,36 @@ class Calibration:
 
     @classmethod
     def from_json(cls, text: str) -> "Calibration":
-        """The calibration that `to_json` wrote."""
-        fields = json.loads(text)
+        """The calibration that `to_json` wrote.
+
+        Raises:
+          ValueError: for anything else.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != known or set(fields["temperatures"]) != set(HEADS):
+        try:
+            fields = json.loads(text)
+            if set(fields) != known or set(fields["temperatures"]) != set(HEADS):
+                raise ValueError(
+                    f"this is not a calibration; got keys {sorted(fields)}; "
+                    f"expected {sorted(known)} with temperatures for {', '.join(HEADS)}"
+                )
+            temperatures = {name: float(fields["temperatures"][name]) for name in HEADS}
+            threshold = float(fields["threshold"])
+            gate = fields["gate"]
+            if gate is not None:
+                gate = Gate(**{name: np.asarray(part, np.float32) for name, part in gate.items()})
+            config = SelectionConfig(**fields["config"])
+        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
             raise ValueError(
-                f"this is not a calibration; got keys {sorted(fields)}; "
-                f"expected {sorted(known)} with temperatures for {', '.join(HEADS)}"
+                f"this is not a calibration ({error!r:.200}); got {text!r:.80}; fit it again"
+            ) from error
+        numbers = [*temperatures.values(), threshold, *jax.tree.leaves(gate)]
+        if not all(np.isfinite(part).all() for part in numbers) or min(temperatures.values()) <= 0:
+            raise ValueError(
+                f"a calibration has finite numbers and temperatures above 0; got {text!r:.200}; "
+                "fit it again"
             )
-        gate = fields["gate"]
-        if gate is not None:
-            gate = Gate(**{name: np.asarray(value, np.float32) for name, value in gate.items()})
-        return cls(
-            temperatures=fields["temperatures"],
-            threshold=fields["threshold"],
-            gate=gate,
-            config=SelectionConfig(**fields["config"]),
-        )
+        return cls(temperatures=temperatures, threshold=threshold, gate=gate, config=config)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -113,7 +113,6 @@ def make_step(
             return grads, carry, metrics
 
         grads, _, metrics = microbatches.accumulate(one, state.params, None, batch, accum_steps)
-        metrics["gradient_norm"] = optax.tree.norm(grads)
-        return state.update(grads, optimizer), metrics
+        return state.update(grads, optimizer, metrics)
 
     return step_fn

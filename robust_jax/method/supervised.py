@@ -83,8 +83,7 @@ def make_step(
             batch,
             accum_steps,
         )
-        metrics["gradient_norm"] = optax.tree.norm(grads)
-        new = state.update(grads, optimizer, model_state)
+        new, metrics = state.update(grads, optimizer, metrics, model_state)
         if ema_decay:
             decay = jnp.minimum(ema_decay, (1 + new.step) / (10 + new.step))
             now = {"params": new.params, **new.model_state}

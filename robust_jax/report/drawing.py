@@ -76,6 +76,16 @@ def new_axes(height: float, xlabel: str, ylabel: str = "") -> tuple[Figure, Axes
     return figure, axes
 
 
+def legend(figure: Figure, *entries: Any, ncols: int) -> None:
+    """Writes the legend above the axes.
+
+    Args:
+        entries: handles and names; none for those of the axes.
+    """
+    for text in figure.legend(*entries, ncols=ncols, **LEGEND).get_texts():
+        text.set_parse_math(False)
+
+
 def save(figure: Figure, path: epath.PathLike) -> None:
     """Writes the figure as PNG and beside it as PDF."""
     target = epath.Path(path)

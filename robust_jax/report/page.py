@@ -96,6 +96,8 @@ def _facts(summary: Summary, results: Results) -> str:
         "Seeds": ", ".join(map(str, seeds)) or "not recorded",
         "Training": f"{times} s of wall time, by method below" if times else "not timed",
     }
+    if shared := data.get("shared_images"):
+        facts["In train, too"] = f"{shared:,} of the images of val: the evaluation is optimistic"
     return template.facts(facts)
 
 
@@ -199,5 +201,5 @@ def write(workdir: epath.PathLike) -> epath.Path:
     )
     title = f"Robustness report: {escape(summary['dataset']['name'])}"
     page = template.PAGE.substitute(title=title, facts=_facts(summary, results), body=body)
-    (target / "index.html").write_text(page, encoding="utf-8")
+    template.write(target / "index.html", page)
     return target / "index.html"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 from robust_jax.report import CATEGORIES, category, drawing, label
-from robust_jax.report.drawing import FAINT, INK, LEADER, LEGEND, TEXT, new_axes, save
+from robust_jax.report.drawing import FAINT, INK, LEADER, TEXT, new_axes, save
 
 GOOD, BAD = "#00694b", "#b03a00"
 MAX_EXAMPLES = 12  # three by four: still readable on a telephone
@@ -55,7 +55,7 @@ def accuracy_by_corruption(curves: Mapping[str, Mapping[str, float]], path: epat
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.set_ylim(max(heights.values()) + 0.7, -0.4)
-    figure.legend(ncols=3, **LEGEND)
+    drawing.legend(figure, ncols=3)
     save(figure, path)
 
 
@@ -138,7 +138,7 @@ def routing_histogram(
         values = np.clip(values, edges[0], edges[-1])
         axes.hist(values, edges.tolist(), weights=weights, histtype="stepfilled", **looks)
     axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.6, label="threshold")
-    figure.legend(ncols=3, **LEGEND)
+    drawing.legend(figure, ncols=3)
     save(figure, path)
 
 
@@ -166,6 +166,7 @@ def example_grid(
             lines.append((f"{mark} {who}: {classes[answer]}", colour))
         lines.append((f"by the {('clean', 'unclean', 'combined')[head]} head", INK))
         for line, (text, colour) in enumerate(lines):
+            text = " ".join(text.split())  # of one line, whatever a class is called
             text = text if len(text) <= 29 else f"{text[:28]}…"
             looks = TEXT | {"color": colour, "fontsize": 9.3, "va": "top"}
             looks |= {"xycoords": "axes fraction", "textcoords": "offset points"}

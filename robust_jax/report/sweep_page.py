@@ -62,10 +62,11 @@ def write(
     page = template.PAGE.substitute(
         title=escape(sweep["title"]), facts=template.facts(facts), body="\n".join(parts)
     )
-    (target / "index.html").write_text(page, encoding="utf-8")
+    template.write(target / "index.html", page)
     table = sweep_table.markdown(sweep, entries)
-    text = "\n\n".join([f"# {sweep['title']}", *note, table.strip(), " ".join(reading)])
-    (target / "table.md").write_text(f"{text}\n", encoding="utf-8")
+    above = [sweep_table.plain(part) for part in (f"# {sweep['title']}", *note)]
+    text = "\n\n".join([*above, table.strip(), " ".join(reading)])
+    template.write(target / "table.md", f"{text}\n")
     return target / "index.html"
 
 

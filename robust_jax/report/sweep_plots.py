@@ -238,7 +238,7 @@ def _legend(figure: Figure, axes: Axes, paper: str, several: bool = True) -> Non
     longest = max((len(line) for name in names for line in name.split("\n")), default=0)
     columns = 4 if longest < 12 else 3 if longest < 18 else 2
     if names:
-        figure.legend(handles, names, ncols=columns, **drawing.LEGEND)
+        drawing.legend(figure, handles, names, ncols=columns)
 
 
 def _axis_name(name: str, log: bool) -> str:

@@ -153,11 +153,16 @@ def text(sweep: Sweep, entries: Entries) -> str:
 def markdown(sweep: Sweep, entries: Entries) -> str:
     """The table in Markdown: names to the left, numbers to the right."""
     head, *body = (
-        [cell.replace("|", "\\|").replace("\n", " ") for cell in line]
+        [" ".join(plain(cell).replace("|", "\\|").splitlines()) for cell in line]
         for line in to_grid(sweep, entries)
     )
     rule = [":--", *["--:"] * (len(head) - 1)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
+
+
+def plain(text: str) -> str:
+    """Text for Markdown, in which a tag would be one of the page."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def validate(sweep: Sweep) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from string import Template
 
+from etils import epath
+
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>$title</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -53,6 +55,11 @@ $categories$figures
 <h2>Configuration</h2>
 <details><summary>Every setting of this run</summary><pre>$config</pre></details>
 $absent""")
+
+
+def write(path: epath.Path, text: str) -> None:
+    """Writes a page as UTF-8; what has no code there, as in the names of some files, as \\udc80."""
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def facts(known: Mapping[str, str]) -> str:

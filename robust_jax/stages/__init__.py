@@ -10,7 +10,8 @@ import ml_collections
 from etils import epath
 
 from robust_jax import config as config_lib
-from robust_jax import hosts, writers
+from robust_jax import disk, hosts, memory, writers
+from robust_jax.stages import knobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,15 +197,21 @@ def run(name: str, context: Any) -> None:
 
     Every host calls this.
     """
+    config = context.config
     path = _marker(context.workdir, name)
-    marker = {"config": _determinants(name, context.config, context.resolved)}
+    marker = {"config": _determinants(name, config, context.resolved)}
     if hosts.is_first():
         if not path.exists():  # what an interrupted clearing left is of another config
             for output in STAGES[name].outputs:
                 _remove(context.workdir / output)
         writers.write_json(path, {**marker, "done": False})
     hosts.wait(f"{name}: begun")
-    result = importlib.import_module(f"robust_jax.stages.{name}").run(context)
+    module = importlib.import_module(f"robust_jax.stages.{name}")
+    with (
+        disk.writing(context.workdir, f"results of stage {name}"),
+        memory.explained(f"stage {name}", context.network_bytes(), knobs.of_stage(config, name)),
+    ):
+        result = module.run(context)
     hosts.wait(f"{name}: done")
     if hosts.is_first():
         writers.write_json(path, {**marker, "done": True, "result": result or {}})

@@ -41,7 +41,7 @@ def routed_methods(arrays: dict[str, Any]) -> list[str]:
 def load_calibrations(networks: Networks, arrays: dict[str, Any]) -> dict[str, Calibration]:
     """Returns the calibrations that the stage `evaluate` stored."""
     return {
-        method: Calibration.from_json(routing.calibration_path(networks, method).read_text())
+        method: routing.read_calibration(routing.calibration_path(networks, method))
         for method in routed_methods(arrays)
         if routing.is_calibrated(networks, method)
     }

@@ -17,13 +17,13 @@ def run(context: Context) -> dict[str, Any]:
     for name in config.baselines.methods:
         path = f"baselines/{name}"
         if name == "teacher_clean":
-            times[name] = classifier.train(context, path, "teacher", config.teacher)
+            times[name] = classifier.train(context, path, "teacher", "teacher")
         elif name == "full_finetune":
             times[name] = classifier.train(
                 context,
                 path,
                 "student",
-                config.finetune,
+                "finetune",
                 start=context.variables("pretrain", context.training_mesh),
                 loss=config.finetune.loss,
                 jsd_weight=config.finetune.jsd_weight,
@@ -31,7 +31,7 @@ def run(context: Context) -> dict[str, Any]:
             )
         elif name == "lp_ft":  # a student with weights has got its linear probe in `pretrain`
             start = context.variables("pretrain", context.training_mesh)
-            times[name] = classifier.train(context, path, "student", config.finetune, start=start)
+            times[name] = classifier.train(context, path, "student", "finetune", start=start)
         elif name in TUNED:
             kd = {**config.method.kd.to_dict(), "weight": 0.0}
             if name == "apt":  # it knows nothing of ours; the ablation only loses the teacher

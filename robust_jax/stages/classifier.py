@@ -51,7 +51,7 @@ def train(
     context: Context,
     path: str,
     name: str,
-    section: ml_collections.ConfigDict,
+    section_name: str,
     *,
     start: dict[str, Any] | None = None,
     loss: str = "cross_entropy",
@@ -64,7 +64,7 @@ def train(
     Args:
       path: below the workdir; the network goes to `path/variables`.
       name: "student" or "teacher", for the architecture and the weights to start from.
-      section: of the config: durations and optimizer.
+      section_name: of the config: durations and optimizer.
       start: variables to begin with; None for the network's `weights`, or random ones.
       loss: a key of `supervised.VIEWS`.
       jsd_weight: of the consistency loss.
@@ -74,6 +74,7 @@ def train(
     Returns:
       Clean accuracy, times and which weights it began with.
     """
+    section = context.config[section_name]
     views, drawn, mixture = {"image": ""}, {}, {}
     if augmented is not None:
         augment = context.ops("augment_ops")
@@ -118,8 +119,8 @@ def train(
             num_steps=stop,
             **feed.host_part(),
         ),
+        section=section_name,
         total_steps=total,
-        batch_size=section.batch_size,
     )
     trained = state.average or {"params": state.params, **state.model_state}
     return {**facts, **times, **finish(context, path, name, trained), "steps": total}

@@ -7,12 +7,13 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from robust_jax import checkpoint, hosts, sharding, stages
+from robust_jax import checkpoint, hosts, memory, optim, sharding, stages
 from robust_jax import config as config_lib
-from robust_jax.data import sources
+from robust_jax.data import leaks, sources
 from robust_jax.data.copies import Copies, copy_names
 from robust_jax.data.elements import Elements
 from robust_jax.data.mixture import Mixture
+from robust_jax.stages import knobs
 from robust_jax.stages.networks import Networks
 from robust_jax.state import TrainState
 from robust_jax.train import Batches, StepFn, train
@@ -47,6 +48,7 @@ class Context(Networks):
         how = {"index_dir": self.index_dir, "prepare": not dry_run}
         self.source = sources.load(config.data, "train", **how)
         self.val = sources.load(config.data, "val", **how)
+        self.shared_images = leaks.tell(self.source, self.val, self.index_dir)
         super().__init__(config, workdir, self.source.class_names, dry_run=dry_run)
         made = config.distort.dir or stages.is_done(self.workdir, "distort")
         if hosts.count() > 1 and config.distort.networks and not made:
@@ -123,11 +125,16 @@ class Context(Networks):
         frozen: Any,
         batches: Batches,
         *,
+        section: str,
         total_steps: int,
-        batch_size: int,
         steps_per_call: int = 1,
     ) -> tuple[TrainState, dict[str, float]]:
-        """Runs the training loop with this run's workdir, devices and intervals."""
+        """Runs the training loop with this run's workdir, devices and intervals.
+
+        Args:
+          section: of the config, which describes the training; for the others see `train.train`.
+        """
+        chosen = self.config[section]
         return train(
             step_fn,
             state,
@@ -135,13 +142,21 @@ class Context(Networks):
             batches,
             name=name,
             total_steps=total_steps,
-            batch_size=batch_size,
+            batch_size=chosen.batch_size,
             workdir=self.workdir,
             mesh=self.training_mesh,
             steps_per_call=steps_per_call,
             log_every_steps=self.config.train.log_every_steps,
             checkpoint_every_steps=self.config.train.checkpoint_every_steps,
+            learning_rate=optim.schedule(chosen, total_steps),
+            max_faults=config_lib.tolerated_faults(self.config.train.on_nan),
+            memory_knobs=knobs.of_training(self.config, section, self.training_mesh.size),
         )
+
+    def network_bytes(self) -> dict[str, int]:
+        """Returns the bytes of the networks' variables, by name."""
+        models = {"the student": self.student_model, "the teacher": self.teacher_model}
+        return {name: memory.nbytes(self.shapes(model)) for name, model in models.items()}
 
     def save(self, path: str, tree: Any) -> None:
         """Stores a tree of arrays below the workdir; every host calls this."""

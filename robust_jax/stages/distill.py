@@ -56,8 +56,8 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
         sharding.create(create, mesh, tuned),
         frozen,
         fed.batches,
+        section="distill",
         total_steps=total,
-        batch_size=section.batch_size,
         steps_per_call=fed.steps_per_call,
     )
     context.save(f"{path}/tuned", state.params)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from robust_jax import hosts, sharding, stages
+from robust_jax import hosts, memory, sharding, stages
 from robust_jax.data import cached_batches
 from robust_jax.data.cache import Block, FeatureCache
 from robust_jax.stages import cache as cache_stage
@@ -72,6 +72,11 @@ def make(context: Context, path: str, *, taught: bool) -> Feed:
             return {"row": rows.astype(np.int32)}
 
     elif gigabytes <= section.cache_in_memory_gigabytes:
+        memory.check(
+            round(gigabytes * 1e9),
+            "the feature cache",
+            "lower train.cache_in_memory_gigabytes: it is then read from the disk",
+        )
         where, ahead, arrays = "in memory", 0, cache.load(names)
 
         def read(rows: np.ndarray) -> Block:

@@ -9,11 +9,12 @@ import ml_collections
 from etils import epath
 from jax.sharding import Mesh
 
-from robust_jax import checkpoint, models, sharding, weights, writers
+from robust_jax import checkpoint, config_types, models, sharding, weights, writers
 from robust_jax import config as config_lib
 from robust_jax.method import budget
 from robust_jax.method.frozen import cast_frozen
 from robust_jax.method.student import Student
+from robust_jax.weights import native
 
 RUN_FILES = ("config.json", "dataset.json", "networks.json")  # what makes a directory a run
 
@@ -72,8 +73,10 @@ class Networks:
     def restore(cls, workdir: epath.PathLike) -> "Networks":
         """Returns the networks of a run that has begun, for one device.
 
+        The files are not trusted: nothing in them is executed, and what they say is checked.
+
         Raises:
-          ValueError: when the directory holds no run.
+          ValueError: when the directory holds no run, or a damaged one.
         """
         path = epath.Path(workdir)
         flat, dataset, entries = (writers.read_json(path / name) for name in RUN_FILES)
@@ -82,13 +85,23 @@ class Networks:
                 f"no run in this directory; got {path}; give the --workdir of a finished "
                 "`python -m robust_jax.main`"
             )
-        defaults = config_lib.flatten(config_lib.base())  # of keys that are newer than the run
-        found = cls(
-            config_lib.unflatten(defaults | flat),
-            path,
-            tuple(dataset["classes"]),
-            {name: models.entry_from_json(values) for name, values in entries.items()},
-        )
+        try:
+            defaults = config_lib.flatten(config_lib.base())  # of keys that are newer than the run
+            config_types.check(flat, defaults)
+            classes = native.text_list(dataset["classes"])
+            found = cls(
+                config_lib.unflatten(defaults | flat),
+                path,
+                classes,
+                {name: native.entry(entries[name]) for name in ("student", "teacher")},
+            )
+            found.plan  # noqa: B018  # which builds the student from what was read
+        # What a network does with fields that do not fit it depends on the field.
+        except Exception as error:
+            raise ValueError(
+                f"a run whose files say what cannot be ({error!r:.300}); got {path}; put back its "
+                f"{', '.join(RUN_FILES)}"
+            ) from error
         found.mesh = sharding.make_mesh(jax.local_devices()[:1])  # batches are small
         return found
 

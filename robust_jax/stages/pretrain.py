@@ -11,7 +11,7 @@ def run(context: Context) -> dict[str, Any]:
     """Makes the student; returns its clean accuracy and times."""
     student = context.config.student
     if not student.weights or student.classifier == "finetune":
-        return classifier.train(context, "pretrain", "student", context.config.pretrain)
+        return classifier.train(context, "pretrain", "student", "pretrain")
     kind = "load" if student.classifier == "load" else "new"
     variables, facts = classifier.load_weights(context, "student", kind)
     if student.classifier == "zero_shot":

@@ -54,6 +54,7 @@ def run(context: Context) -> None:
             "train_images": len(context.train),
             "eval_images": next(row["n"] for row in measured if row["set"] == "clean"),
             "bad_images": len(context.train.bad_images) + len(context.val.bad_images),
+            **({} if context.shared_images is None else {"shared_images": context.shared_images}),
         },
         "methods": methods,
     }

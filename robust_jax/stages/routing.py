@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from robust_jax import writers
 from robust_jax.method import calibration as calibration_lib
@@ -46,6 +47,21 @@ def is_calibrated(networks: Networks, method: str) -> bool:
     """Tells whether a method answers with a calibration; the gate always does, it is one."""
     gate = selection_config(networks, method).score == "gate"
     return networks.config.selection.calibrate or gate
+
+
+def read_calibration(path: epath.PathLike) -> Calibration:
+    """Reads the calibration of a run.
+
+    Raises:
+      ValueError: when the file is damaged.
+    """
+    try:
+        return Calibration.from_json(epath.Path(path).read_text())
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"cannot read this calibration ({error}); got {path}; run the stage evaluate again "
+            "with --rerun=evaluate"
+        ) from error
 
 
 def sampler(networks: Networks) -> Callable[[Any, Any, jax.Array], jax.Array]:

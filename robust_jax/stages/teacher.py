@@ -13,7 +13,7 @@ def run(context: Context) -> dict[str, Any]:
         context,
         "teacher",
         "teacher",
-        section,
+        "teacher",
         loss=section.loss,
         jsd_weight=section.jsd_weight,
         augmented=section,

@@ -165,7 +165,7 @@ def _openai_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
     """Reads an open_clip_config.json; OpenAI's own files have no configuration."""
     model = config.get("model_cfg")
     # The layers of a ResNet are a list; its image tower has no GELU.
-    if model is None or isinstance(model["vision_cfg"].get("layers"), list):
+    if model is None or isinstance(model.get("vision_cfg", {}).get("layers"), list):
         return {}
     return _openai_text_overrides(config)
 

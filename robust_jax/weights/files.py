@@ -5,7 +5,6 @@ else altogether is refused with a message.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from robust_jax.weights import locate, npz, torch_file
+from robust_jax.weights import beside, locate, npz, safetensors_file, torch_file
 
 _NO_METADATA: Mapping[str, str] = {}
 _HTML = (b"<!doctype", b"<html", b"<?xml")
@@ -62,15 +61,12 @@ def read(path: str | os.PathLike[str]) -> WeightFile:
             )
         found = main
     sharded = found.name.endswith(".index.json")
+    config, preprocessor = beside.read(directory)
     return WeightFile(
         path=os.fspath(path),
         tensors=_read_shards(found) if sharded else _read_file(found),
-        # A folder of open_clip may hold transformers' files too; their keys differ.
-        config={
-            **_read_json(directory / locate.CONFIG),
-            **_read_json(directory / locate.OPEN_CLIP_CONFIG),
-        },
-        preprocessor=_read_json(directory / locate.PREPROCESSOR),
+        config=config,
+        preprocessor=preprocessor,
     )
 
 
@@ -128,8 +124,13 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
             f"unknown kind of weight file; got {str(path)!r}; give a file that ends in one of "
             f"{', '.join(_READERS)}"
         )
-    with path.open("rb") as file:
-        head = file.read(256)
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"not a file; got {str(path)!r}; give a weight file, or its directory")
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise ValueError(f"cannot read this file ({error}); got {str(path)!r}; check it") from error
     if not head:
         raise ValueError(f"an empty file; got {str(path)!r}; download it again")
     if head.startswith(_LFS):
@@ -145,19 +146,8 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     return _READERS[path.suffix](path)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load_file(path)
-    # AttributeError and KeyError: dtypes that numpy lacks.
-    except (safetensors.SafetensorError, AttributeError, KeyError, ValueError, OSError) as error:
-        raise ValueError(
-            f"cannot read this safetensors file ({error}); got {str(path)!r}; it is cut off or "
-            "something else; download it again"
-        ) from error
-
-
 _READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
-    ".safetensors": _read_safetensors,
+    ".safetensors": safetensors_file.read,
     ".npz": npz.read,
     ".pt": torch_file.read,
     ".pth": torch_file.read,
@@ -166,30 +156,8 @@ _READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
 }
 
 
-def _read_json(path: Path, pairs_hook: Any = None) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text("utf-8"), object_pairs_hook=pairs_hook)
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"cannot read this JSON file ({error}); got {str(path)!r}; it must hold one object"
-        ) from error
-    return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"twice in it: {_listing({n for n in names if names.count(n) > 1})}")
-    return content
-
-
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
-    places = _read_json(index, _unique).get("weight_map")
+    places = beside.read_object(index, safetensors_file.unique).get("weight_map")
     if (
         not isinstance(places, dict)
         or not places
@@ -204,7 +172,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
                 f"an index that points out of its directory; got {shard!r} in {str(index)!r}; it "
                 "must name files beside it; do not use files from this source"
             )
-        if not (index.parent / shard).is_file():
+        if not os.path.isfile(index.parent / shard):  # also for names that no file can have
             raise ValueError(
                 f"a shard is missing; got {shard!r} in {str(index)!r} and no such file beside it; "
                 "download it, too"

@@ -10,16 +10,17 @@ from typing import Any
 import flax.linen as nn
 import flax.traverse_util
 import numpy as np
-import safetensors
 
 from robust_jax import models
 from robust_jax.method.budget import Plan
 from robust_jax.models import ModelEntry, StagedModel
-from robust_jax.weights import files, locate
+from robust_jax.weights import beside, files, locate, safetensors_file
+from robust_jax.weights.layers import RESAMPLE
 from robust_jax.weights.mapping import Format, Tensor
 
 NAME = "robust_jax"
 VERSION = "1"
+_MAX_SIDE, _MAX_DEPTH = 10_000, 1_000  # of images in pixels, of networks in blocks
 TEXT = "text/"  # before the paths of a text tower
 
 
@@ -54,15 +55,93 @@ def describe(
 
 
 def build(about: Mapping[str, str], num_classes: int) -> tuple[ModelEntry, StagedModel]:
-    """Returns the entry and the network that `describe` described."""
-    if about["version"] != VERSION:
+    """Returns the entry and the network that `describe` described.
+
+    Raises:
+      ValueError: when it describes none, or is of another version.
+    """
+    if about.get("version") != VERSION:
         raise ValueError(
-            f"a file of another version; got {about['version']!r}; read it with the robust_jax "
+            f"a file of another version; got {about.get('version')!r}; read it with the robust_jax "
             f"that wrote it (this one knows {VERSION!r})"
         )
-    entry = models.entry_from_json(json.loads(about["entry"]))
-    size = int(about["image_size"])
-    return entry, models.build(entry, num_classes, image_size=size, head=about["head"])
+    try:
+        found, size = entry(json.loads(about["entry"])), int(about["image_size"])
+        if about["model"] != found.name or not 0 < size <= _MAX_SIDE:
+            raise ValueError(f"model {about['model']!r:.80} at image size {size}")
+        model = models.build(found, num_classes, image_size=size, head=about["head"])
+        models.shapes(model)
+    # What a network does with fields that do not fit it depends on the field.
+    except Exception as error:
+        raise ValueError(
+            f"a file that describes no network ({error!r:.200}); got one with "
+            f"{', '.join(sorted(about))}; make it again with `python -m robust_jax.convert`"
+        ) from error
+    return found, model
+
+
+def classes(about: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the classes in what `describe` described."""
+    try:
+        return text_list(json.loads(about["class_names"]))
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"a file without its class names ({error!r:.200}); got one with "
+            f"{', '.join(sorted(about))}; make it again with `python -m robust_jax.convert`"
+        ) from error
+
+
+def entry(values: Any) -> ModelEntry:
+    """Returns the entry that `models.entry_to_json` wrote, which may come from anybody.
+
+    Raises:
+      ValueError: when it is none of a network that this version has.
+    """
+    try:
+        found = models.entry_from_json(values)
+        known = {(row.naming, form) for row in models.MODELS.values() for form in row.weights}
+        plausible = (
+            isinstance(found.name, str)
+            and found.family in models.FAMILIES
+            and found.text_family in ("", *models.TEXT_FAMILIES)
+            and found.naming in {"", *(naming for naming, _ in known)}
+            and {(found.naming, form) for form in found.weights} <= known
+            and found.interpolation in RESAMPLE
+            and all(0 < size <= _MAX_SIDE for size in (found.input_size, found.resize))
+            and (found.native_size is None or 0 < found.native_size <= _MAX_SIDE)
+            and len(found.mean) == len(found.std) == 3
+            and all(beside.is_number(value, -1e3, 1e3) for value in found.mean)
+            and all(beside.is_number(value, 1e-6, 1e3) for value in found.std)
+            and all(map(_is_field, found.kwargs.items()))
+            and all(map(_is_field, found.text_kwargs.items()))
+        )
+    except (TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"no entry of the model table ({error!r:.200}); got {values!r:.80}; write it again"
+        ) from error
+    if not plausible:
+        raise ValueError(
+            f"an entry of no network that there is; got {found!r:.400}; write it again"
+        )
+    return found
+
+
+def _is_field(item: tuple[str, Any]) -> bool:
+    """Whether a field of a network has a size that can be: others would be built without end."""
+    name, value = item
+    parts = value if isinstance(value, tuple) else (value,)
+    most = _MAX_DEPTH if name.startswith("depth") else 10**6
+    return len(parts) <= 8 and all(
+        part is None or isinstance(part, bool | str) or beside.is_number(part, 0, most)
+        for part in parts
+    )
+
+
+def text_list(values: Any) -> tuple[str, ...]:
+    """Returns class names as JSON has them; ValueError for anything but a list of text."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"class names that are no list of text: {values!r:.80}")
+    return tuple(values)
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -71,14 +150,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     file = locate.main_file(found) if found.is_dir() else found
     if file is None or file.suffix != ".safetensors" or not file.is_file():
         return {}
-    try:
-        with safetensors.safe_open(file, "np") as opened:
-            return dict(opened.metadata() or {})
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(
-            f"cannot read this safetensors file ({error}); got {str(file)!r}; it is cut off or "
-            "something else; make it again"
-        ) from error
+    return safetensors_file.metadata(file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,21 +209,31 @@ class Heads:
                 f"no heads of a student that this version knows; got {str(path)!r} of format "
                 f"{about.get('format')!r}; make it with `python -m robust_jax.convert`"
             )
-        tree = flax.traverse_util.unflatten_dict(files.read(path).tensors, sep="/")
-        said = json.loads(about["about"])
-        shared = tree.get("shared", {})
-        # An empty tail leaves no trace in the file.
-        copies = [""] if said["share"] == "tail" else tree["heads"]
-        for copy in copies:
-            (shared.setdefault(copy, {}) if copy else shared).setdefault("tail", {})
-        plan = Plan(**{**said["plan"], "freed": tuple(said["plan"]["freed"])})
-        return cls(
-            tuned={"shared": shared, "heads": tree["heads"]},
-            classifier=tree["classifier"],
-            entry=models.entry_from_json(said["entry"]),
-            plan=plan,
-            share=said["share"],
-            rate=said["rate"],
-            image_size=said["image_size"],
-            class_names=tuple(said["class_names"]),
-        )
+        tensors = files.read(path).tensors
+        try:
+            tree = flax.traverse_util.unflatten_dict(tensors, sep="/")
+            said = json.loads(about["about"])
+            shared = tree.get("shared", {})
+            # An empty tail leaves no trace in the file.
+            copies = [""] if said["share"] == "tail" else tree["heads"]
+            for copy in copies:
+                (shared.setdefault(copy, {}) if copy else shared).setdefault("tail", {})
+            plan = Plan(**{**said["plan"], "freed": tuple(said["plan"]["freed"])})
+            if not beside.is_size(said["image_size"]) or not beside.is_number(said["rate"], 0, 1):
+                raise ValueError(f"images of {said['image_size']!r:.80}, rate {said['rate']!r:.80}")
+            return cls(
+                tuned={"shared": shared, "heads": tree["heads"]},
+                classifier=tree["classifier"],
+                entry=entry(said["entry"]),
+                plan=plan,
+                share=said["share"],
+                rate=said["rate"],
+                image_size=said["image_size"],
+                class_names=text_list(said["class_names"]),
+            )
+        # What is missing or of another type decides which of them it is.
+        except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"damaged heads of a student ({error!r:.200}); got {str(path)!r}; make them again "
+                "with `python -m robust_jax.convert`"
+            ) from error

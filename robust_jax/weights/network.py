@@ -1,7 +1,6 @@
 """A network with its arrays, and everything that a weight file holds read as one."""
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -61,22 +60,22 @@ def read(path: str, name: str | None = None) -> Network:
     """
     about = native.metadata(path)
     own = about.get("format") == native.NAME
-    if own and name not in (None, about["model"]):
+    if own and name not in (None, about.get("model")):
         raise ValueError(
-            f"the file is of another model; got {path!r} of {about['model']!r} for {name!r}; leave "
-            "--model out"
+            f"the file is of another model; got {path!r} of {about.get('model')!r} for {name!r}; "
+            "leave --model out"
         )
     if not own and name is None:
         raise ValueError(
             f"weights do not say of which model they are; got {path!r}; name it with --model "
             "(python -m robust_jax.models lists them)"
         )
-    found = weights.find(path, name or about["model"])
+    found = weights.find(path, name or about.get("model", ""))
     fmt, count = weights.format_of(found), max(1, found.num_classes)
     tensors = fmt.rename(found.file.tensors)
     if own:
         _, model = native.build(about, count)
-        classes = tuple(json.loads(about["class_names"]))
+        classes = native.classes(about)
     else:
         model = models.build(found.entry, count)
         model = models.build(found.entry, count, image_size=_native_size(model, fmt, tensors))

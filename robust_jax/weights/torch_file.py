@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +11,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from robust_jax import archives
 from robust_jax.weights import torchscript
 
 _CONTAINERS = ("model", "state_dict", "model_state")
 _PARALLEL = "module."  # what torch.nn.DataParallel puts before every name
-_TORCH_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    EOFError,
-    OSError,
-    struct.error,
-)
+_EXPANDED_BYTES = 2**26  # of a tensor that by strides of 0 is larger than what is stored of it
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -43,13 +34,24 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         zipped = file.read(4) == b"PK\x03\x04"
     try:
         scripted = zipped and torchscript.is_archive(path)
-    except (*_TORCH_ERRORS, zipfile.BadZipFile) as error:
+        if zipped and not scripted:
+            _check_members(path)
+    # What zipfile raises depends on where the damage is.
+    except Exception as error:
         raise ValueError(
-            f"the file is cut off or damaged ({error}); got {str(path)!r}; download it again"
+            f"the file is cut off or damaged ({_one_line(error)}); got {str(path)!r}; download it "
+            "again"
         ) from error
     if scripted:
         return torchscript.read(path)
     return _without_prefix(_state_dict(_load(path), path))
+
+
+def _check_members(path: Path) -> None:
+    """Torch stores what it writes uncompressed; its reader would unfold a zip bomb."""
+    with zipfile.ZipFile(path) as archive:
+        archives.check_names(archive.infolist())
+        archives.check_stored(archive.infolist(), path.stat().st_size)
 
 
 def _load(path: Path) -> Any:
@@ -67,7 +69,7 @@ def _load(path: Path) -> Any:
             f"a pickle with code in it, or a damaged one ({_refused(error)}); got "
             f"{str(path)!r}; get these weights as safetensors, or as a plain state dict of tensors"
         ) from error
-    except _TORCH_ERRORS as error:
+    except Exception as error:  # of many kinds, for its reader trusts what it reads
         raise ValueError(
             f"cannot read this torch file ({_one_line(error)}); got {str(path)!r}; download it "
             "again, or save the weights as safetensors"
@@ -114,6 +116,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
         or not isinstance(value, torch.Tensor)
         or value.layout != torch.strided
         or value.is_quantized
+        or value.device.type != "cpu"
     ]
     if wrong:
         raise ValueError(
@@ -126,6 +129,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
 def _to_numpy(tensor: Any) -> np.ndarray:
     import torch
 
+    size = tensor.numel() * tensor.element_size()
+    if size > max(_EXPANDED_BYTES, tensor.untyped_storage().nbytes()):
+        raise ValueError(
+            f"a tensor that is larger than what is stored of it; got {list(tensor.shape)}; save a "
+            "copy of it (tensor.contiguous())"
+        )
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)

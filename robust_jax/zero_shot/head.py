@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,14 +11,13 @@ import jax
 import numpy as np
 from etils import epath
 
+from robust_jax import archives
 from robust_jax.version import __version__
 from robust_jax.writers import Progress, write_arrays
 from robust_jax.zero_shot.prompts import prompts
 from robust_jax.zero_shot.tokenizers import Tokenizer
 
 FILE_KEYS = {"kernel", "class_names", "provenance", "sha256"}
-# What numpy raises for a damaged file depends on where the damage is.
-DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +53,13 @@ class ZeroShotHead:
           ValueError: when it is missing, damaged or something else.
         """
         try:
-            # Without pickles, so a file cannot execute anything.
             with epath.Path(path).open("rb") as file:
-                content = np.load(file, allow_pickle=False)
-                arrays = {} if isinstance(content, np.ndarray) else dict(content)
+                arrays = archives.read_npz(file)
         except FileNotFoundError as error:
             raise ValueError(
                 f"no such file; got {str(path)!r}; make it with `python -m robust_jax.zero_shot`"
             ) from error
-        except DAMAGE as error:
+        except (OSError, ValueError) as error:
             raise _damaged(path, str(error)) from error
         if arrays.keys() != FILE_KEYS:
             raise _damaged(path, f"it holds {', '.join(sorted(arrays)) or 'no named arrays'}")
@@ -73,7 +69,9 @@ class ZeroShotHead:
             raise _damaged(path, f"kernel {kernel.dtype}{list(kernel.shape)}, {len(names)} names")
         if str(arrays["sha256"]) != _checksum(kernel, names, provenance):
             raise _damaged(path, "its checksum differs")
-        return cls(kernel, names, json.loads(provenance))
+        if not np.isfinite(kernel).all():
+            raise _damaged(path, "its kernel is not finite")
+        return cls(kernel, names, _provenance(path, provenance))
 
 
 def build_head(
@@ -166,6 +164,16 @@ def _checksum(kernel: np.ndarray, class_names: Sequence[str], provenance: str) -
     for text in (json.dumps([*kernel.shape, *class_names]), provenance):
         digest.update(text.encode())
     return digest.hexdigest()
+
+
+def _provenance(path: epath.PathLike, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its provenance: {error}") from error
+    if not isinstance(found, dict):
+        raise _damaged(path, f"its provenance is a {type(found).__name__}")
+    return found
 
 
 def _damaged(path: epath.PathLike, what: str) -> ValueError:

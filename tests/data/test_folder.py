@@ -146,7 +146,8 @@ def test_a_check_is_not_made_twice(images, tmp_path, monkeypatch):
     data, index = config(dir=str(images), max_bad_images=1), tmp_path / "index"
     first = sources.load(data, "train", index_dir=index)
     (stored,) = index.iterdir()
-    assert json.loads(stored.read_text()) == {"unreadable": ["cat/0.png"]}
+    ((name, reason),) = json.loads(stored.read_text())["value"]
+    assert name == "cat/0.png" and reason.startswith("cannot decode the image; got 1 bytes")
     with monkeypatch.context() as patch:
         patch.setattr(folder, "decode_image", lambda data: pytest.fail("decoded again"))
         again = sources.load(data, "train", index_dir=str(index))

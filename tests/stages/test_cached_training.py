@@ -27,6 +27,7 @@ def test_cached_and_streamed_training_agree(finished, tmp_path, capsys):
     assert start > 2e-3  # they were trained at all
 
 
+@pytest.mark.slow
 def test_what_the_cache_costs(finished, tmp_path):
     workdir = epath.Path(copy_run(finished, tmp_path / "run"))
     options = {"cache__use": "true", "baselines__methods": ("apt",)}

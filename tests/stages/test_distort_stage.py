@@ -57,6 +57,7 @@ def finished(images, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_every_training_image_is_distorted_by_every_network(finished):
     directory = finished / "distort" / "copies"
     found = copy_files(directory)
@@ -76,6 +77,7 @@ def test_every_training_image_is_distorted_by_every_network(finished):
     assert made[2].std((1, 2)).min() > 10  # the others restore little after four steps
 
 
+@pytest.mark.slow
 def test_the_result_tells_the_time_and_what_the_networks_can(finished):
     found = stages.result(epath.Path(finished), "distort")
     quality = {f"{kind}_{key}" for kind in ("cae", "edsr") for key in ("psnr", "psnr_trivial")}
@@ -88,6 +90,7 @@ def test_the_result_tells_the_time_and_what_the_networks_can(finished):
     assert made["cae_0"]["weights"] != made["edsr_0"]["weights"]
 
 
+@pytest.mark.slow
 def test_the_teacher_is_trained_on_a_mixture(finished):
     found = stages.result(epath.Path(finished), "teacher")
     assert found["steps"] == 4

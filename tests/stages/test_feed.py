@@ -17,6 +17,7 @@ def cached(finished, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "memory", "said"),
     [

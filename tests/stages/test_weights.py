@@ -88,6 +88,7 @@ def test_finetune_starts_from_the_weights(tmp_path):
     assert facts(tmp_path / "run")["steps"] == 4
 
 
+@pytest.mark.slow
 def test_zero_shot_keeps_the_vocabulary_open(tmp_path):
     write(tmp_path / "w.safetensors", "tiny_clip", "huggingface", 10)
     rng = np.random.default_rng(0)

@@ -51,6 +51,7 @@ def equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_rows_and_costs(compared):
     summary = json.loads((compared / "summary.json").read_text())["methods"]
     assert set(METHODS) < set(summary)
@@ -70,6 +71,7 @@ def test_rows_and_costs(compared):
         assert took["wise_ft"][key] > 0
 
 
+@pytest.mark.slow
 def test_what_is_tuned_with_a_frozen_trunk_costs_less(compared):
     tuning, whole = facts(compared, "distill"), facts(compared, "baselines")
     per_step = whole["full_finetune"]["flops"] / 6
@@ -86,6 +88,7 @@ def test_what_is_tuned_with_a_frozen_trunk_costs_less(compared):
         assert summary["ours"][cost] == sum(found[key] for found in needed)
 
 
+@pytest.mark.slow
 def test_costs_that_an_older_version_did_not_tell_are_absent(compared, tmp_path):
     workdir = copy_run(compared, tmp_path / "run")
     path = workdir / "stages" / "teacher.json"
@@ -102,6 +105,7 @@ def test_costs_that_an_older_version_did_not_tell_are_absent(compared, tmp_path)
     assert "training FLOPs" in page and "compile s" in page
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_their_papers(compared):
     for name, tags in (("full_finetune", {"jensen_shannon"}), ("lp_ft", set())):
         events = EventAccumulator(str(compared / "tb" / "baselines" / name))
@@ -111,6 +115,7 @@ def test_the_losses_are_those_of_their_papers(compared):
         assert found & {"jensen_shannon"} == tags
 
 
+@pytest.mark.slow
 def test_everything_is_tuned_and_begins_at_the_student(compared, ends, tmp_path):
     original, found = ends
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), original["params"], found["params"])
@@ -125,6 +130,7 @@ def test_everything_is_tuned_and_begins_at_the_student(compared, ends, tmp_path)
         equal(kept.variables(f"baselines/{name}"), original)
 
 
+@pytest.mark.slow
 def test_wise_ft_at_its_ends_is_bit_for_bit_what_it_interpolates(ends):
     original, found = ends
     signed = [jax.tree.map(lambda a: a.at[(0,) * a.ndim].set(-0.0), end) for end in ends]
@@ -146,6 +152,7 @@ def test_wise_ft_at_its_ends_is_bit_for_bit_what_it_interpolates(ends):
     )
 
 
+@pytest.mark.slow
 def test_held_out_images_choose_alpha(compared, ends):
     took = facts(compared, "baselines")["wise_ft"]
     context = Context(options(), compared)
@@ -169,6 +176,7 @@ def test_held_out_images_choose_alpha(compared, ends):
     equal(stored, wise_ft.interpolate(*ends, took["alpha"]))
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_run_come_from_one_evaluation(compared, ends):
     """The answers of a fine-tuned network are those of its own forward pass."""
     found = networks(compared, options())
@@ -207,6 +215,7 @@ def test_without_kd_the_teacher_is_never_asked(finished, tmp_path):
         run(config, workdir)
 
 
+@pytest.mark.slow
 def test_the_fine_tuned_network_is_transferred_too(compared):
     """It is the network that was stored, not a tail behind the student's trunk."""
     base = config_lib.base().data

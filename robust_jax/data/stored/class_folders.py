@@ -11,7 +11,7 @@ from etils import epath
 
 from robust_jax.config import nearest
 from robust_jax.corruptions import SEVERITIES
-from robust_jax.data import folder
+from robust_jax.data import folder, listing
 
 _SHOWN = 5
 
@@ -31,7 +31,12 @@ def check_directory(path: str, kind: str) -> epath.Path:
 
 
 def label_folders(
-    directory: epath.Path, labels: Mapping[str, int], kind: str, *, others: bool = False
+    directory: epath.Path,
+    labels: Mapping[str, int],
+    kind: str,
+    *,
+    root: epath.Path,
+    others: bool = False,
 ) -> dict[str, int]:
     """Checks that a directory has the class directories of a benchmark.
 
@@ -39,6 +44,7 @@ def label_folders(
       directory: of the class directories.
       labels: class directory -> label, all that there must be.
       kind: for messages.
+      root: of the benchmark, which no link may lead out of.
       others: whether other class directories are counted and told, instead of an error.
 
     Returns:
@@ -47,7 +53,7 @@ def label_folders(
     Raises:
       ValueError: for missing or unknown class directories.
     """
-    found = folder.class_directories(directory)
+    found = folder.class_directories(directory, root)
     unknown = [name for name in found if name not in labels]
     if missing := sorted(set(labels) - set(found)):
         raise ValueError(
@@ -77,11 +83,12 @@ def find_directory(root: epath.Path, name: str, what: str) -> epath.Path:
       what: "corruption" or "perturbation", for messages.
 
     Raises:
-      ValueError: where there is none.
+      ValueError: where there is none, and where a link leads out of the root.
     """
-    above = _subdirectories(root)
+    above = listing.subdirectories(root, root)
     for parent in (root, *(root / part for part in above)):
         if (parent / name).is_dir():
+            listing.check_link(parent / name, root)
             return parent / name
     raise ValueError(
         f"{root} lacks the {what} {name}; got the directories {_some(above)}; download it, or "
@@ -89,13 +96,18 @@ def find_directory(root: epath.Path, name: str, what: str) -> epath.Path:
     )
 
 
-def severity_directory(directory: epath.Path, severity: int) -> epath.Path:
+def severity_directory(directory: epath.Path, severity: int, root: epath.Path) -> epath.Path:
     """Returns CORRUPTION/SEVERITY.
+
+    Args:
+      directory: of the corruption.
+      severity: 1 to 5.
+      root: of the benchmark.
 
     Raises:
       ValueError: where it is missing, and for directories that are no severity.
     """
-    found = _subdirectories(directory)
+    found = listing.subdirectories(directory, root)
     if wrong := [name for name in found if name not in map(str, SEVERITIES)]:
         raise ValueError(
             f"severities are 1 to 5; got the directories {_some(wrong)} in {directory}; remove "
@@ -107,10 +119,6 @@ def severity_directory(directory: epath.Path, severity: int) -> epath.Path:
             "out of evaluate.severities"
         )
     return directory / str(severity)
-
-
-def _subdirectories(directory: epath.Path) -> list[str]:
-    return sorted(p.name for p in directory.iterdir() if p.name[0] != "." and p.is_dir())
 
 
 def _some(names: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from etils import epath
 
 from robust_jax.config import nearest
 from robust_jax.corruptions import SEVERITIES
+from robust_jax.data import listing
+from robust_jax.data.labels import to_labels
 from robust_jax.data.sources import Source, file_mark, fingerprint
 
 _LABELS = "labels"
@@ -29,7 +31,8 @@ def corrupted(
       kind: for messages.
 
     Raises:
-      ValueError: for a missing file, and for one of another length or form.
+      ValueError: for a missing file, for one of another length or form, and for a link that leads
+        out of the root.
     """
     count = len(SEVERITIES)
     labels, images = _load(root, _LABELS, "label file"), _load(root, name, "corruption")
@@ -51,11 +54,11 @@ def corrupted(
         )
     size = len(labels) // count
     part = images[(severity - 1) * size : severity * size]
-    known = np.asarray(labels[:size])
+    known, called = np.asarray(labels[:size]), f"{kind} {name} {severity}"
     return Source(
-        name=f"{kind} {name} {severity}",
+        name=called,
         class_names=tuple(class_names),
-        labels=known.clip(-1, len(class_names)).astype(np.int32),  # no wrap into the range
+        labels=to_labels(known, len(class_names), called),
         read=lambda i: np.array(part[i]),
         fingerprint=fingerprint("npy", severity, known, *class_names, *mark(root, name)),
     )
@@ -84,6 +87,7 @@ def has(root: epath.Path, name: str) -> bool:
 
 def _load(root: epath.Path, name: str, what: str) -> np.ndarray:
     path = root / f"{name}.npy"
+    listing.check_link(path, root)
     if not path.is_file():
         found = sorted(file.stem for file in root.iterdir() if file.suffix == ".npy")
         raise ValueError(
@@ -92,7 +96,7 @@ def _load(root: epath.Path, name: str, what: str) -> np.ndarray:
         )
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # on a damaged header NumPy raises nearly anything
         raise ValueError(
             f"{path} cannot be read whole; got the error {error}; download it again"
         ) from error

@@ -12,39 +12,47 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from robust_jax.data import registry
+from robust_jax.data import listing, registry
+from robust_jax.data.images import MAX_PIXELS
 
 EXTENSIONS = (".mp4", ".npy")
 
 
 def list_sequences(
-    directory: epath.Path, labels: Mapping[str, int]
+    directory: epath.Path, labels: Mapping[str, int], root: epath.Path
 ) -> tuple[list[epath.Path], np.ndarray]:
     """Returns the files of all sequences of a perturbation and their labels i32[n].
 
     Args:
       directory: of the class directories.
       labels: class directory -> label.
+      root: of the benchmark, which no link may lead out of.
 
     Raises:
-      ValueError: for a class directory without sequences.
+      ValueError: for a class directory without sequences, and for a link that leads out of the
+        root.
     """
     files: list[epath.Path] = []
     numbers: list[int] = []
     others: list[str] = []
     for name, label in labels.items():
-        entries = sorted(e for e in os.listdir(directory / name) if e[0] != ".")
-        chosen = [entry for entry in entries if entry.lower().endswith(EXTENSIONS)]
-        others += [f"{name}/{entry}" for entry in entries if entry not in chosen]
+        listing.check_link(directory / name, root)
+        inside, rest = listing.files(directory / name, root)
+        chosen = [file for file, _, _ in inside if file.lower().endswith(EXTENSIONS)]
+        rest += [file for file, _, _ in inside if not file.lower().endswith(EXTENSIONS)]
+        others += [f"{name}/{entry}" for entry in rest]
         if not chosen:
             raise ValueError(
-                f"no sequence in {directory / name}; got {len(entries)} other files; put "
+                f"no sequence in {directory / name}; got {len(rest)} other files; put "
                 f"{', '.join(EXTENSIONS)} files in it"
             )
         files += [directory / name / entry for entry in chosen]
         numbers += [label] * len(chosen)
     if others:
-        print(f"{directory}: left out {len(others)} files that are no sequences, e.g. {others[0]}")
+        print(
+            f"{directory}: left out {len(others)} files that are no sequences, e.g. "
+            f"{listing.shown(others[0])}"
+        )
     return files, np.array(numbers, np.int32)
 
 
@@ -52,10 +60,11 @@ def read_sequence(path: epath.Path) -> np.ndarray:
     """Reads the frames u8[f, h, w, 3] of a file, RGB.
 
     Raises:
-      ValueError: for a file that does not decode, and where OpenCV is needed and not installed.
+      ValueError: for a file that does not decode, for a video with more than `MAX_PIXELS` pixels
+        in all, and where OpenCV is needed and not installed.
     """
     if path.suffix.lower() == ".npy":
-        return np.load(path, allow_pickle=False)
+        return _read_npy(path)
     cv2, frames = _opencv(), []
     video = cv2.VideoCapture(os.fspath(path))
     while True:
@@ -63,10 +72,27 @@ def read_sequence(path: epath.Path) -> np.ndarray:
         if not found:
             break
         frames.append(frame[..., ::-1])  # OpenCV's order is BGR
+        if len(frames) * frame.shape[0] * frame.shape[1] > MAX_PIXELS:
+            raise ValueError(
+                f"{path} is too long or too large; got more than {len(frames) - 1} frames of "
+                f"{frame.shape[1]}x{frame.shape[0]} px, at most {MAX_PIXELS / 1e6:.0f} megapixels "
+                "in all are read; cut it"
+            )
     video.release()
     if not frames:
         raise ValueError(f"{path} is not a video; got no frame of it; download it again")
     return np.stack(frames)
+
+
+def _read_npy(path: epath.Path) -> np.ndarray:
+    try:
+        # Mapped, so that a header that promises more than there is takes no memory.
+        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # on a damaged header NumPy raises nearly anything
+        raise ValueError(
+            f"{path} cannot be read whole; got the error {error}; download it again"
+        ) from error
+    return np.array(frames)
 
 
 def checked(
