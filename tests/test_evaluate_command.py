@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -108,10 +109,8 @@ def test_an_evaluation_continues(finished, digits, tmp_path, capsys):
 )
 def test_mistakes_are_told(finished, digits, tmp_path, options, message):
     root = digits[0]
-    (tmp_path / "fog").mkdir()
     for name in CLASSES:
-        (tmp_path / "fog" / "1").mkdir(exist_ok=True)
-        (tmp_path / "fog" / "1" / name).symlink_to(root / name)
+        shutil.copytree(root / name, tmp_path / "fog" / "1" / name)
     known = {"root": f"folder:{root}", "colon": f":{tmp_path}"}
     words = [word.format(**known) for word in options]
     few = [] if "--corruptions" in words or "--severities" in words else ["--corruptions", "fog"]

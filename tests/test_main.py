@@ -40,7 +40,7 @@ def assert_complete(workdir, config):
     assert set(summary) == {"config", "dataset", "methods"}
     assert summary["config"] == config_lib.flatten(config)
     assert json.loads((workdir / "config.json").read_text()) == summary["config"]
-    needed = {"name", "classes", "train_images", "eval_images", "bad_images"}
+    needed = {"name", "classes", "train_images", "eval_images", "bad_images", "shared_images"}
     assert set(summary["dataset"]) == needed
     assert set(summary["methods"]) == METHODS
     for method, entry in summary["methods"].items():
@@ -109,6 +109,7 @@ def test_folder(finished, tmp_path):
         "train_images": 36,  # a tenth of 40 is held out
         "eval_images": 40,
         "bad_images": 1,
+        "shared_images": 0,
     }
 
 

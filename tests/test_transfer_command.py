@@ -45,6 +45,7 @@ def stored(out):
     return json.loads((out / "transfer.json").read_text())
 
 
+@pytest.mark.slow
 def test_probes_and_fine_tunes_before_and_after(shaken, images, tmp_path, capsys):
     options = ["--protocol", "linear_probe", "full_finetune", "--epochs", "0.6"]
     options += ["--batch_size", "8"]

@@ -144,6 +144,7 @@ def memory(step, *args):
     return jax.jit(step).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_in_parts_needs_the_memory_of_one():
     model, entry, variables = network("vit_tiny8")
     args = (whole(variables), {}, labelled(64))
@@ -154,6 +155,7 @@ def test_full_fine_tuning_in_parts_needs_the_memory_of_one():
     assert found[8] < 0.25 * found[1], found
 
 
+@pytest.mark.slow
 def test_tuning_on_images_in_parts_needs_the_memory_of_one():
     made, variables = student("vit_tiny8", 30_000)
     state = TrainState.create(jax.jit(made.init)(jax.random.key(2), variables), SGD)

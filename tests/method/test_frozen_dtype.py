@@ -177,7 +177,7 @@ def test_bf16_computes_losses_gradients_and_parameters_in_f32(name):
     assert not {(op, "bfloat16") for op in softmax_and_statistics} & found
     state, metrics = jax.eval_shape(step, *args)
     assert dtypes((state.params, metrics)) == {"float32"}
-    grads = jax.eval_shape(lambda s: s.update(s.params, ADAM).opt_state, state)
+    grads = jax.eval_shape(lambda s: s.update(s.params, ADAM, {})[0].opt_state, state)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(grads) if leaf.ndim} == {"float32"}
 
 
