@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-newest lint bench clean
+.PHONY: demo test test-slow test-newest test-wheel lint bench docs clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python -m robust_jax.main --config configs/quickstart.py --workdir runs/quickstart
@@ -31,6 +31,21 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The quick tests of the wheel, away from this tree: robust_jax and configs are those of the wheel.
+WHEEL := build/wheel
+test-wheel: $(VENV)/dev
+	rm -rf $(WHEEL)
+	$(BIN)/python -m build --outdir $(WHEEL) .
+	$(PIP) --no-deps --target $(WHEEL)/tree $(WHEEL)/*.whl
+	cp -r tests benchmarks launch docs *.md *.cff .pre-commit-config.yaml Makefile pyproject.toml constraints.txt requirements*.txt $(WHEEL)/tree
+	find $(WHEEL)/tree -name __pycache__ -prune -exec rm -rf {} +
+	cd $(WHEEL)/tree && PYTHONPATH=$$PWD $(CURDIR)/$(BIN)/python -m pytest -n 2
+
+# The tables of docs/*.md and the API reference.
+docs: $(VENV)/docs
+	$(BIN)/python docs/make_tables.py
+	$(BIN)/python docs/make_api.py docs/api
+
 bench: $(VENV)/torch
 	for file in $(filter-out %/measuring.py %/students.py %/gpu.py %/gpu_programs.py %/peer_torch_model.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
 
@@ -44,6 +59,10 @@ $(VENV)/dev: $(VENV)/runtime requirements-dev.txt
 	$(PIP) -r requirements-dev.txt -c constraints.txt
 	touch $@
 
+$(VENV)/docs: $(VENV)/runtime requirements-docs.txt
+	$(PIP) -r requirements-docs.txt -c constraints.txt
+	touch $@
+
 # What tests compare with where it is installed; not needed for `make test`.
 $(VENV)/torch: $(VENV)/dev requirements-torch.txt requirements-nodeps.txt requirements-pretrained.txt
 	$(PIP) -r requirements-torch.txt -c constraints.txt
@@ -51,4 +70,4 @@ $(VENV)/torch: $(VENV)/dev requirements-torch.txt requirements-nodeps.txt requir
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-newest runs build docs/api .pytest_cache .mypy_cache .ruff_cache

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from robust_jax.version import __version__
 
 if TYPE_CHECKING:
-    from robust_jax.predict import RobustClassifier
+    from robust_jax.classifier import RobustClassifier
 
 __all__ = ["__version__", "load"]
 
@@ -20,6 +20,6 @@ def load(
       workdir: of the run.
       zero_shot_head: see `RobustClassifier`.
     """
-    from robust_jax.predict import RobustClassifier
+    from robust_jax.classifier import RobustClassifier
 
     return RobustClassifier(workdir, zero_shot_head=zero_shot_head)

@@ -59,17 +59,11 @@ class Checkpoints:
           ValueError: when it is damaged.
         """
 
-        def read(abstract: Any) -> Any:
-            return self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract),
-                    meta=ocp.args.JsonRestore(),
-                    checksums=ocp.args.JsonRestore(),
-                ),
-            )
+        def read(**items: Any) -> Any:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
 
-        found = _checked(read, like, "state", f"the checkpoint of step {step}", self._directory)
+        what = f"the checkpoint of step {step}"
+        found = _checked(read, like, "state", what, self._directory, meta=ocp.args.JsonRestore())
         return found["state"], found["meta"]
 
     def restore_newest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
@@ -137,14 +131,9 @@ def load_tree(directory: epath.PathLike, like: Any) -> Any:
     if not path.exists():
         raise ValueError(f"no saved parameters; got {path}; run the stage that writes them first")
 
-    def read(abstract: Any) -> Any:
+    def read(**items: Any) -> Any:
         with _checkpointer() as checkpointer:
-            return checkpointer.restore(
-                path,
-                ocp.args.Composite(
-                    tree=ocp.args.StandardRestore(abstract), checksums=ocp.args.JsonRestore()
-                ),
-            )
+            return checkpointer.restore(path, ocp.args.Composite(**items))
 
     return _checked(read, like, "tree", "a saved tree", path)["tree"]
 
@@ -154,12 +143,25 @@ def _checkpointer() -> ocp.Checkpointer:
 
 
 def _checked(
-    read: Callable[[Any], Any], like: Any, item: str, what: str, directory: epath.Path
+    read: Callable[..., Any], like: Any, item: str, what: str, directory: epath.Path, **others: Any
 ) -> Any:
-    """Reads, and compares the checksums of an item with those that were stored beside it."""
+    """Reads items, and compares the checksums of one with those that were stored beside it.
+
+    Args:
+      read: names and arguments of items -> them.
+      like: shapes, dtypes and shardings of the item; what was stored in another dtype is cast.
+      item: its name.
+      what: it is, for messages.
+      directory: where it lies.
+      others: items that are read with it.
+    """
     remedy = "remove it and run the command that made it again"
     try:
-        found = read(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        stored = read(checksums=ocp.args.JsonRestore())["checksums"]
+        abstract = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _as_stored(leaf, stored.get(_name(path))), like
+        )
+        found = dict(read(**{item: ocp.args.StandardRestore(abstract)}, **others).items())
     except Exception as error:  # of a damaged file anything
         if isinstance(error, MemoryError):
             raise
@@ -168,26 +170,39 @@ def _checked(
             f"{what} cannot be read; got {directory} ({type(error).__name__}: {said:.300}); "
             f"{remedy}"
         ) from error
-    stored, now = found["checksums"], checksums(found[item])
+    now = checksums(found[item])
     if damaged := sorted(name for name in now if stored.get(name) != now[name]):
         raise ValueError(
             f"{what} is damaged; got another checksum of {', '.join(damaged[:5])} in "
             f"{directory}; {remedy}"
         )
+    found[item] = jax.tree.map(lambda leaf, as_: leaf.astype(as_.dtype), found[item], like)
     return found
 
 
-def checksums(tree: Any) -> dict[str, int]:
-    """Returns a checksum of each array of a tree, by its path.
+def _as_stored(leaf: Any, stored: list[Any] | None) -> Any:
+    """Returns the shape and sharding of a leaf, in the dtype in which it was stored."""
+    wanted = ocp.utils.to_shape_dtype_struct(leaf)
+    if stored is None:
+        return wanted
+    dtype = jnp.dtype(stored[0])
+    return jax.ShapeDtypeStruct(wanted.shape, dtype, sharding=wanted.sharding)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def checksums(tree: Any) -> dict[str, list[Any]]:
+    """Returns the dtype and a checksum of each array of a tree, by its path.
 
     It is computed where the array lies, and does not depend on how it is spread: the sum of its
     elements' bits times odd numbers, modulo 2^32. An array of which one element changed, in
     whatever bits, has another one.
     """
-    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
-    found = jax.device_get([_checksum(jnp.asarray(leaf)) for leaf in leaves])
-    return {name: int(value) for name, value in zip(names, found, strict=True)}
+    leaves = {_name(p): jnp.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+    sums = jax.device_get({name: _checksum(leaf) for name, leaf in leaves.items()})
+    return {name: [str(leaf.dtype), int(sums[name])] for name, leaf in leaves.items()}
 
 
 @jax.jit

@@ -55,6 +55,18 @@ def test_arrays_come_back_on_the_devices_of_now(tmp_path):
         assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(found))
 
 
+def test_what_is_read_in_another_dtype_is_checked_before(tmp_path):
+    made = {"w": jnp.arange(1000.0) / 3}
+    checkpoint.save_tree(tmp_path / "tree", made)
+    half = {"w": jax.ShapeDtypeStruct((1000,), jnp.bfloat16, sharding=made["w"].sharding)}
+    assert_equal(
+        checkpoint.load_tree(tmp_path / "tree", half), {"w": made["w"].astype(half["w"].dtype)}
+    )
+    with checkpoint.Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(1, made, {})
+        assert checkpoints.restore(1, half)[0]["w"].dtype == jnp.bfloat16
+
+
 def test_trees_are_replaced_whole(tmp_path):
     checkpoint.save_tree(tmp_path / "tree", {"other": jnp.zeros(3)})
     checkpoint.save_tree(tmp_path / "tree", tree(1.0))

@@ -9,7 +9,9 @@ from PIL import Image
 from runs import ROOT, copy_run, quick_config, run
 
 import robust_jax
+from robust_jax import classifier as classifier_module
 from robust_jax import predict
+from robust_jax.classifier import Prediction
 from robust_jax.data import sources
 from robust_jax.evals.classification import EvalSet
 
@@ -65,6 +67,9 @@ def test_answers_have_the_promised_form(classifier, said):
     assert said.kl.shape == (64, 2)
     np.testing.assert_allclose(said.probs.sum(1), 1, rtol=1e-5)
     np.testing.assert_array_equal(said.probs.argmax(1), said.label)
+    assert said.class_name == tuple(str(label) for label in said.label)
+    assert said.head_probs.shape == (64, 3, 10)
+    np.testing.assert_array_equal(said.head_probs[np.arange(64), said.head], said.probs)
     assert set(said.head) <= {0, 1}  # the combined head is no candidate
     assert (said.uncertainty >= 0).all()
 
@@ -78,7 +83,9 @@ def assert_same(found, expected):
 
 
 def rows(said, index):
-    return predict.Prediction(**{name: value[index] for name, value in vars(said).items()})
+    chosen = np.arange(len(said.label))[index]
+    parts = {name: value[index] for name, value in vars(said).items() if name != "class_name"}
+    return Prediction(class_name=tuple(said.class_name[i] for i in chosen), **parts)
 
 
 @pytest.mark.parametrize("size", [1, 3, 16])
@@ -86,13 +93,13 @@ def test_answers_do_not_depend_on_the_batch(classifier, images, said, size):
     some = images[:24]
     parts = [vars(classifier.predict(some[i : i + size])) for i in range(0, 24, size)]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    assert_same(predict.Prediction(**found), rows(said, slice(24)))
+    assert_same(Prediction(**found), rows(said, slice(24)))
 
 
 def test_answers_do_not_depend_on_their_parts(classifier, images, said, monkeypatch):
     many = np.arange(200) % 64  # of which a device takes 64 through the heads at once
     assert_same(classifier.predict(images[many]), rows(said, many))
-    monkeypatch.setattr(predict, "MAX_BATCH", 8)
+    monkeypatch.setattr(classifier_module, "MAX_BATCH", 8)
     assert_same(classifier.predict(images[:20]), rows(said, slice(20)))
 
 
@@ -166,8 +173,40 @@ def test_command_line(trained, classifier, images, said, tmp_path, monkeypatch, 
     paths[1].write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"b.bmp: cannot decode the image; got 4 bytes"):
         predict.main([str(trained), *map(str, paths)])
-    with pytest.raises(ValueError, match=r"no such image file; got .*c.png; give files"):
+    with pytest.raises(ValueError, match=r"no such image file or folder; got .*c.png; give a path"):
         predict.main([str(trained), str(paths[0]), str(tmp_path / "c.png")])
+
+
+def test_folders_and_lists(trained, classifier, images, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "RobustClassifier", lambda workdir: classifier)
+    paths = [tmp_path / "folder" / name for name in ("a.png", "b/c.BMP", "b/d.png")]
+    for path, image in zip(paths, images, strict=False):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (tmp_path / "folder" / "notes.txt").write_text("no image")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{paths[2]}\n\n{paths[0]}\n"))
+    assert predict.main([str(trained), str(tmp_path / "folder"), "-", "--heads"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    order = [0, 1, 2, 2, 0]
+    assert [line["image"] for line in lines] == [str(paths[i]) for i in order]
+    for i, line in zip(order, lines, strict=True):
+        assert line["label"] == said.label[i]
+        for number, head in enumerate(("clean", "unclean", "combined")):
+            probs = said.head_probs[i, number]
+            assert line["heads"][head]["label"] == probs.argmax()
+            assert line["heads"][head]["prob"] == pytest.approx(probs.max(), abs=1e-5)
+    # For people, and for programs all the same with --json.
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    predict.main([str(trained), str(paths[0]), "--heads"])
+    words = capsys.readouterr().out.strip().split("\t")
+    assert words[:2] == [str(paths[0]), str(said.label[0])]
+    assert words[3] == ("clean", "unclean", "combined")[said.head[0]]
+    assert [word.split(":")[0] for word in words[4:]] == ["clean", "unclean", "combined"]
+    predict.main([str(trained), str(paths[0]), "--json"])
+    assert "heads" not in json.loads(capsys.readouterr().out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no images in this folder; got .*empty"):
+        predict.main([str(trained), str(tmp_path / "empty")])
 
 
 def test_directories_without_a_run_are_told(tmp_path):

@@ -189,8 +189,9 @@ def predict(
         head, for which the calibration was fitted.
 
     Returns:
-      label int32[b], probs f32[b, k or m] and head int32[b] of the chosen head; uncertainty
-      f32[h, b], kl f32[c, b] and routing_score f32[b] as in `scores`.
+      label int32[b], probs f32[b, k or m] and head int32[b] of the chosen head; head_probs
+      f32[h, b, k or m] of every head; uncertainty f32[h, b], kl f32[c, b] and routing_score f32[b]
+      as in `scores`.
     """
     threshold: jax.typing.ArrayLike = 0.0
     if calibration is not None:
@@ -218,11 +219,13 @@ def predict(
         candidate_scores = _combine(logits, uncertainty, kl_to_reference, config)
     head = select(candidate_scores, threshold)
     answers = probs if restrict is None else jax.nn.softmax(restrict(logits), axis=-1)
-    chosen = jnp.take_along_axis(jnp.mean(answers, axis=1), head[None, :, None], axis=0)[0]
+    means = jnp.mean(answers, axis=1)
+    chosen = jnp.take_along_axis(means, head[None, :, None], axis=0)[0]
     return {
         "label": jnp.argmax(chosen, axis=-1).astype(jnp.int32),
         "probs": chosen,
         "head": head,
+        "head_probs": means,
         "uncertainty": uncertainty,
         "kl": kl_to_reference,
         "routing_score": routing_score(candidate_scores),

@@ -97,7 +97,7 @@ class AttentionPool(nn.Module):
             features = (self.num_heads, head_width)
             return nn.DenseGeneral(features, kernel_init=init, dtype=self.dtype, name=name)(tokens)
 
-        x = x.reshape(len(x), -1, width)
+        x = x.reshape(x.shape[0], -1, width)
         mean = x.mean(axis=1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
         x = jnp.concatenate([mean, x], axis=1)
         x = x + self.param("pos", init, (1, *x.shape[1:])).astype(x.dtype)

@@ -52,10 +52,10 @@ class Embed(nn.Module):
             conv_general_dilated=_product_of_patches if half else None,
             name="patch",
         )(x)
-        x = x.reshape(len(x), -1, self.width)
+        x = x.reshape(x.shape[0], -1, self.width)
         if self.cls_token:
             cls = self.param("cls", nn.initializers.zeros, (1, 1, self.width))
-            cls = jnp.broadcast_to(cls.astype(self.dtype), (len(x), 1, self.width))
+            cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
             x = jnp.concatenate([cls, x], axis=1)
         # The standard deviation is big_vision's: unit norm for each token's embedding.
         init = nn.initializers.normal(self.width**-0.5)

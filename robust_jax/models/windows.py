@@ -20,8 +20,8 @@ def to_windows(x: jax.Array, window: int) -> jax.Array:
 
 def from_windows(x: jax.Array, window: int, height: int, width: int) -> jax.Array:
     """The inverse of `to_windows`."""
-    x = x.reshape(len(x), height // window, width // window, window, window, -1)
-    return x.swapaxes(2, 3).reshape(len(x), height, width, -1)
+    x = x.reshape(x.shape[0], height // window, width // window, window, window, -1)
+    return x.swapaxes(2, 3).reshape(x.shape[0], height, width, -1)
 
 
 def offset_index(window: int, table_window: int) -> np.ndarray:

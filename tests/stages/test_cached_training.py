@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
-from runs import copy_run, quick_config, run, tuned
+from runs import copy_run, networks, quick_config, run, tuned
 
 from robust_jax import costs, models, stages, writers
 from robust_jax.stages import cache, report
@@ -94,3 +94,12 @@ def test_what_the_cache_costs(finished, tmp_path):
 def test_when_to_cache(use, gigabytes, passes, expected, why):
     section = SimpleNamespace(use=use, max_gigabytes=2.0)
     assert cache.decide(section, gigabytes, passes) == (expected, why)
+
+
+def test_frozen_arrays_in_half_precision_go_through_the_stages(finished, tmp_path):
+    later = ("cache", "distill", "baselines", "evaluate", "report")
+    workdir = copy_run(finished, tmp_path / "run", without=later)
+    config = quick_config(method__frozen_dtype="bfloat16", stages=("cache", "distill"))
+    run(config, workdir)
+    frozen = networks(workdir, config).frozen()["params"]
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(frozen)} == {"float32", "bfloat16"}
