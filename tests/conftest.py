@@ -7,7 +7,7 @@ import hypothesis
 # The same operations in code that is compiled faster: most of what tests take is compiling.
 FLAGS = (
     "--xla_force_host_platform_device_count=4",
-    "--xla_backend_optimization_level=0",
+    "--xla_backend_optimization_level=1",
     "--xla_llvm_disable_expensive_passes=true",
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()

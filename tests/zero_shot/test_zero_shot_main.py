@@ -108,7 +108,9 @@ def test_mistakes_are_found_before_the_weights_are_read(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read this file .*'nothing'; give class names"):
         main([*arguments, "--classes", "nothing", "--templates", "photo"])
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    with pytest.raises(ValueError, match="no such weights; got 'missing'"):
+    # CLIP's vocabulary comes with a package that need not be there; it is looked for first.
+    message = r"no such weights; got 'missing'|is not on this machine; got none of open_clip_torch"
+    with pytest.raises(ValueError, match=message):
         main([*arguments, "--classes", str(tmp_path / "classes.txt"), "--templates", "photo"])
 
 
