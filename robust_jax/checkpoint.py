@@ -74,15 +74,19 @@ class Checkpoints:
         Raises:
           ValueError: when all are damaged, or the newest is and there are several hosts.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps, damaged = sorted(self._manager.all_steps(), reverse=True), []
         for step in steps:
             try:
-                return step, *self.restore(step, like)
+                state, meta = self.restore(step, like)
             except ValueError as error:
                 if step == steps[-1] or hosts.count() > 1:
                     raise
                 print(f"{error}; going back to the one before")
-                self._manager.delete(step)
+                damaged.append(step)
+                continue
+            for newer in damaged:  # not before: where none can be read, none is lost
+                self._manager.delete(newer)
+            return step, state, meta
         return None
 
     def __enter__(self) -> "Checkpoints":

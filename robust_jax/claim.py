@@ -12,7 +12,7 @@ from etils import epath
 def of(workdir: epath.PathLike) -> Iterator[None]:
     """Makes a workdir, and keeps other runs out of it; the system ends the claim with the process.
 
-    Remote workdirs are made, but not claimed.
+    Remote workdirs are made, but not claimed; nor are those on a disk without locks, which is told.
 
     Raises:
       ValueError: when it cannot be written, or another run has it.
@@ -36,12 +36,14 @@ def of(workdir: epath.PathLike) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             raise ValueError(
                 f"another run uses this workdir; got {path}, which {file.read() or 'it'} holds; "
                 "wait for it, stop it, or use another --workdir"
             ) from error
+        except OSError as error:
+            print(f"{path} is on a disk without locks ({error.strerror}): start no other run in it")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -1,5 +1,6 @@
 """A workdir in use, or one that cannot be written, is refused before anything is read."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -58,6 +59,16 @@ def test_a_claim_ends(tmp_path):
             assert (tmp_path / "deep/run/lock").read_text() == (
                 f"process {os.getpid()} on {os.uname().nodename}"
             )
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, capsys):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with claim.of(tmp_path):
+        pass
+    assert "is on a disk without locks (No locks available)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["file/run", "file"])

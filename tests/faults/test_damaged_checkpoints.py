@@ -136,3 +136,4 @@ def test_without_a_good_one_it_stops(tmp_path):
             truncate(path, np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"the checkpoint of step 3 .*; remove it and run"):
         run(tmp_path, 9)
+    assert sorted(path.name for path in directory.iterdir()) == ["3", "6"]
