@@ -110,6 +110,7 @@ def test_a_run(finished, tmp_path, stage):
         assert_equal(tuned(workdir), tuned(finished))
         ours = [writers.read_json(w / "summary.json") for w in (workdir, finished)]
         for summary in ours:
+            del summary["config"]  # the stages of this run are fewer
             for method in summary["methods"].values():
                 method.pop("train_seconds", None)
                 method.pop("compile_seconds", None)

@@ -13,7 +13,7 @@ from topologies import environment, free_port, run
 from robust_jax import heartbeat
 
 BOUND = 240.0  # seconds; it takes 10 to 15 where nothing else runs
-STEPS = 4000
+STEPS = 1000
 OPTIONS = (
     "--config.stages=('pretrain','distort','teacher','cache','distill')",
     "--config.pretrain.total_steps=4",
