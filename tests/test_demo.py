@@ -2,7 +2,6 @@
 
 import importlib.util
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -133,4 +132,3 @@ def test_the_page_in_a_browser(classifier, image, tmp_path, width):
         assert [e for e in errors if "net::ERR" not in e] == []
     finally:
         app.close()
-        assert threading.active_count()

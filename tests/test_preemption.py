@@ -7,15 +7,11 @@ import time
 
 import pytest
 from runs import ROOT, command
-from topologies import environment, free_port
+from topologies import environment, free_port, to_distill
 
 STEPS = 6000
 OPTIONS = (
-    "--config.stages=('pretrain','distort','teacher','cache','distill')",
-    "--config.pretrain.total_steps=4",
-    "--config.teacher.total_steps=4",
-    f"--config.distill.total_steps={STEPS}",
-    "--config.cache.use=true",
+    *to_distill(STEPS),
     f"--config.train.checkpoint_every_steps={STEPS}",
 )
 

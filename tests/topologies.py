@@ -14,6 +14,17 @@ from robust_jax.hosts import VARIABLES
 TIMEOUT = 900
 
 
+def to_distill(steps):
+    """Options of a run that is soon in `distill`, and takes so many steps there."""
+    return (
+        "--config.stages=('pretrain','distort','teacher','cache','distill')",
+        "--config.pretrain.total_steps=4",
+        "--config.teacher.total_steps=4",
+        f"--config.distill.total_steps={steps}",
+        "--config.cache.use=true",
+    )
+
+
 def run(workdir, *options, devices=1, processes=1):
     """Trains with so many fake devices in each of so many processes."""
     argv = command(workdir, *options, *(["--distributed"] if processes > 1 else []))

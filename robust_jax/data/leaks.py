@@ -37,8 +37,10 @@ def shared_images(
       (in train, in val) by name, one for each such image of val; "3" is the fourth image of a
       source without file names.
     """
-    if not _are_compared(train, val):
-        return []
+    return _shared(train, val, index_dir) if _are_compared(train, val) else []
+
+
+def _shared(train: Source, val: Source, index_dir: epath.PathLike | None) -> list[tuple[str, str]]:
     mark = fingerprint(*(part for source in (train, val) for part in _marks(source)))
     place = epath.Path(index_dir) / f"shared_{mark}.json" if index_dir else None
     if place and (known := index.kept(place)) is not None:
@@ -62,7 +64,7 @@ def tell(train: Source, val: Source, index_dir: epath.PathLike | None = None) ->
                 "for common ones, which takes files"
             )
         return None
-    if pairs := shared_images(train, val, index_dir):
+    if pairs := _shared(train, val, index_dir):
         some = "; ".join(
             f"train {shown(one)} = val {shown(other)}" for one, other in pairs[:_SHOWN]
         )

@@ -1,7 +1,7 @@
 """What lies in folders of data, as it may be shown: links that lead out of them are refused."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -98,6 +98,28 @@ def files(directory: epath.Path, root: epath.Path) -> tuple[list[File], list[str
     return sorted(found), sorted(others)
 
 
+def by_class(
+    directory: epath.Path,
+    label_of: Mapping[str, int],
+    root: epath.Path,
+    extensions: tuple[str, ...] = EXTENSIONS,
+) -> Iterator[tuple[str, int, list[File], list[str]]]:
+    """Yields (name, label, files that end so, names of what else is there) of class directories.
+
+    Args:
+      directory: of the class directories.
+      label_of: class directory -> label.
+      root: for `check_link`.
+      extensions: small letters; those of images.
+    """
+    for name, label in label_of.items():
+        check_link(directory / name, root)
+        inside, others = files(directory / name, root)
+        chosen = [file for file in inside if file[0].lower().endswith(extensions)]
+        others += [file for file, _, _ in inside if not file.lower().endswith(extensions)]
+        yield name, label, chosen, others
+
+
 def images(
     directory: epath.Path, label_of: Mapping[str, int], root: epath.Path
 ) -> tuple[list[File], np.ndarray]:
@@ -117,11 +139,7 @@ def images(
       ValueError: for a class directory without images.
     """
     found, labels, left_out = [], [], []
-    for name, label in label_of.items():
-        check_link(directory / name, root)
-        inside, others = files(directory / name, root)
-        chosen = [file for file in inside if is_image(file[0])]
-        others += [file for file, _, _ in inside if not is_image(file)]
+    for name, label, chosen, others in by_class(directory, label_of, root):
         left_out += [f"{name}/{other}" for other in others]
         if not chosen:
             raise ValueError(
@@ -136,8 +154,3 @@ def images(
             f"{shown(left_out[0])}"
         )
     return found, np.array(labels, np.int32)
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is called as an image is."""
-    return name.lower().endswith(EXTENSIONS)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from robust_jax.method.selection import HEADS, SelectionConfig, mc_logits, predict
+from robust_jax.method.selection import HEADS, SelectionConfig, predict
 from robust_jax.stages import routing
 from robust_jax.stages.networks import Networks
 from robust_jax.zero_shot.head import ZeroShotHead
@@ -17,15 +17,13 @@ class Answering:
     """The student of a run and the choice between its heads.
 
     Attributes:
-      networks: of the run, for `class_names`.
+      networks: of the run, or of the same for other classes.
       arrays: frozen, tuned and the calibration (or None): what the functions below take first.
-      class_names: of the k classes.
       selection: the options of the choice.
     """
 
     networks: Networks
     arrays: Any
-    class_names: tuple[str, ...]
     selection: SelectionConfig
 
     @classmethod
@@ -55,12 +53,17 @@ class Answering:
         if zero_shot_head is not None:
             frozen["params"]["head"], names = _other_classes(networks, zero_shot_head)
             networks = networks.with_classes(names)
-        return cls(networks, (frozen, tuned, calibration), networks.class_names, selection)
+        return cls(networks, (frozen, tuned, calibration), selection)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the k classes."""
+        return self.networks.class_names
 
     @property
     def key(self) -> jax.Array:
         """The run's own PRNG key, with which it was calibrated and evaluated."""
-        return jax.random.key(self.networks.config.seed)
+        return routing.fixed_key(self.networks)
 
     def trunk(self, arrays: Any, images: jax.Array) -> jax.Array:
         """Returns the boundary activation z [b, ...] of uint8[b, s, s, 3] images."""
@@ -79,12 +82,7 @@ class Answering:
           f32[b, h] of each head, kl f32[b, c] of each candidate.
         """
         frozen, tuned, calibration = arrays
-        student = self.networks.student(HEADS)
-
-        def tail(z: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-            return student.tail(frozen, tuned, z, key, shared_masks=True)
-
-        logits = mc_logits(tail, z, key, self.networks.config.selection.num_samples)
+        logits = routing.sampler(self.networks)(frozen, tuned, z, key)
         said = predict(logits, self.selection, calibration, z)
         by_row = {n: said[n].swapaxes(0, 1) for n in ("head_probs", "uncertainty", "kl")}
         return {name: said[name] for name in ("label", "probs", "head")} | by_row

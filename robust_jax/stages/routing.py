@@ -64,12 +64,20 @@ def read_calibration(path: epath.PathLike) -> Calibration:
         ) from error
 
 
-def sampler(networks: Networks) -> Callable[[Any, Any, jax.Array], jax.Array]:
-    """Returns (frozen, tuned, z) -> MC logits f32[h, s, b, k], from the run's fixed key."""
-    student, count = networks.student(HEADS), networks.config.selection.num_samples
-    key = jax.random.key(networks.config.seed)
+def fixed_key(networks: Networks) -> jax.Array:
+    """Returns the PRNG key of a run's dropout samples, calibrated and evaluated with it."""
+    return jax.random.key(networks.config.seed)
 
-    def sample(frozen: Any, tuned: Any, z: jax.Array) -> jax.Array:
+
+def sampler(networks: Networks) -> Callable[..., jax.Array]:
+    """Returns (frozen, tuned, z) -> MC logits f32[h, s, b, k], from the run's fixed key.
+
+    A key behind z takes the place of the fixed one.
+    """
+    student, count = networks.student(HEADS), networks.config.selection.num_samples
+    fixed = fixed_key(networks)
+
+    def sample(frozen: Any, tuned: Any, z: jax.Array, key: jax.Array = fixed) -> jax.Array:
         def tail(z: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
             return student.tail(frozen, tuned, z, key, shared_masks=True)
 

@@ -8,18 +8,14 @@ import jax
 import numpy as np
 import pytest
 from runs import ROOT, command, quick_config, tuned
-from topologies import environment, free_port, run
+from topologies import environment, free_port, run, to_distill
 
 from robust_jax import heartbeat
 
 BOUND = 240.0  # seconds; it takes 10 to 15 where nothing else runs
 STEPS = 1000
 OPTIONS = (
-    "--config.stages=('pretrain','distort','teacher','cache','distill')",
-    "--config.pretrain.total_steps=4",
-    "--config.teacher.total_steps=4",
-    f"--config.distill.total_steps={STEPS}",
-    "--config.cache.use=true",
+    *to_distill(STEPS),
     "--config.train.checkpoint_every_steps=100",
     "--config.train.log_every_steps=20",
 )

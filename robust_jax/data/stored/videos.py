@@ -35,18 +35,14 @@ def list_sequences(
     files: list[epath.Path] = []
     numbers: list[int] = []
     others: list[str] = []
-    for name, label in labels.items():
-        listing.check_link(directory / name, root)
-        inside, rest = listing.files(directory / name, root)
-        chosen = [file for file, _, _ in inside if file.lower().endswith(EXTENSIONS)]
-        rest += [file for file, _, _ in inside if not file.lower().endswith(EXTENSIONS)]
+    for name, label, chosen, rest in listing.by_class(directory, labels, root, EXTENSIONS):
         others += [f"{name}/{entry}" for entry in rest]
         if not chosen:
             raise ValueError(
                 f"no sequence in {directory / name}; got {len(rest)} other files; put "
                 f"{', '.join(EXTENSIONS)} files in it"
             )
-        files += [directory / name / entry for entry in chosen]
+        files += [directory / name / entry for entry, _, _ in chosen]
         numbers += [label] * len(chosen)
     if others:
         print(
