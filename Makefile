@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow test-newest test-wheel lint bench docs clean
+.PHONY: demo test test-slow test-newest test-wheel test-demo lint bench docs clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python -m robust_jax.main --config configs/quickstart.py --workdir runs/quickstart
@@ -26,6 +26,16 @@ $(VENV)-newest/dev: requirements.txt requirements-dev.txt
 	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+# The demo page in Chromium (of the system). Gradio wants an older Pillow than constraints.txt.
+test-demo: $(VENV)-demo/dev
+	$(VENV)-demo/bin/python -m pytest -n 0 -m slow tests/test_demo.py
+
+$(VENV)-demo/dev: requirements.txt requirements-dev.txt requirements-demo.txt
+	test -x $(VENV)-demo/bin/python || $(PYTHON) -m venv $(VENV)-demo
+	$(VENV)-demo/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-demo.txt playwright
+	$(VENV)-demo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,7 +47,7 @@ test-wheel: $(VENV)/dev
 	rm -rf $(WHEEL)
 	$(BIN)/python -m build --outdir $(WHEEL) .
 	$(PIP) --no-deps --target $(WHEEL)/tree $(WHEEL)/*.whl
-	cp -r tests benchmarks launch docs *.md *.cff .pre-commit-config.yaml Makefile pyproject.toml constraints.txt requirements*.txt $(WHEEL)/tree
+	cp -r tests benchmarks colabs launch docs *.md *.cff .pre-commit-config.yaml .dockerignore Makefile pyproject.toml constraints.txt requirements*.txt $(WHEEL)/tree
 	find $(WHEEL)/tree -name __pycache__ -prune -exec rm -rf {} +
 	cd $(WHEEL)/tree && PYTHONPATH=$$PWD $(CURDIR)/$(BIN)/python -m pytest -n 2
 
@@ -63,11 +73,11 @@ $(VENV)/docs: $(VENV)/runtime requirements-docs.txt
 	$(PIP) -r requirements-docs.txt -c constraints.txt
 	touch $@
 
-# What tests compare with where it is installed; not needed for `make test`.
-$(VENV)/torch: $(VENV)/dev requirements-torch.txt requirements-nodeps.txt requirements-pretrained.txt
-	$(PIP) -r requirements-torch.txt -c constraints.txt
+# What tests compare with where it is installed, and what runs notebooks; not needed for `make test`.
+$(VENV)/torch: $(VENV)/dev requirements-torch.txt requirements-colabs.txt requirements-nodeps.txt requirements-pretrained.txt
+	$(PIP) -r requirements-torch.txt -r requirements-colabs.txt -c constraints.txt
 	$(PIP) --no-deps -r requirements-nodeps.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest runs build docs/api .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-demo runs build docs/api .pytest_cache .mypy_cache .ruff_cache

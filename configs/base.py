@@ -160,6 +160,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.log_every_steps = 20  # metrics to TensorBoard and the progress line
+    c.train.wandb = ""  # Weights & Biases project to write to, too (requirements-wandb.txt)
     c.train.checkpoint_every_steps = 200  # a resume repeats at most so many steps
     # When a loss or a gradient is not finite: stop, or skip:K, which passes over K such steps of a
     # training and stops at the next.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NONE = "none"
 SHOWN = 5  # classes
+SIDE = 256  # pixels that a small image is enlarged to
 _EXAMPLES = 8
 
 
@@ -72,19 +73,27 @@ def likely(class_names: Sequence[str], probs: np.ndarray) -> dict[str, float]:
 
 
 def why(said: "Prediction") -> list[list[str]]:
-    """Returns a row for each head: its name, uncertainty, KL and whether it answered."""
+    """Returns a row for each head: its name and whether it answered, its uncertainty, its KL."""
     rows = []
     for number, head in enumerate(HEADS):
-        kl = f"{said.kl[0, number]:.4f}" if number < said.kl.shape[1] else "reference"
-        answered = "answered" if number == said.head[0] else ""
-        rows.append([head, f"{said.uncertainty[0, number]:.4f}", kl, answered])
+        name = f"{head} (answered)" if number == said.head[0] else head
+        kl = f"{said.kl[0, number]:.3g}" if number < said.kl.shape[1] else "reference"
+        rows.append([name, f"{said.uncertainty[0, number]:.3g}", kl])
     return rows
 
 
-def sweep(classifier: "RobustClassifier", image: np.ndarray, corruption: str) -> Figure:
-    """Draws how sure both models are of what they said of the image as it is, by severity."""
-    severities = (0, *SEVERITIES)
-    looks = [look(classifier, image, corruption, severity) for severity in severities]
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """Returns an image with each pixel as a square, so that its sides are about `SIDE` or more."""
+    times = max(1, SIDE // max(image.shape[:2]))
+    return image.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def sweep(looks: Sequence[Look], corruption: str, class_names: Sequence[str]) -> Figure:
+    """Draws how sure both models are of what ours said of the image as it is, by severity.
+
+    Args:
+      looks: at severities 0 to 5.
+    """
     chosen = int(looks[0].ours.label[0])
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
@@ -93,11 +102,12 @@ def sweep(classifier: "RobustClassifier", image: np.ndarray, corruption: str) ->
         "robust": [one.ours.probs[0, chosen] for one in looks],
     }
     for (name, values), style in zip(lines.items(), ("o--", "s-"), strict=True):
-        axes.plot(severities, values, style, label=name)
+        axes.plot((0, *SEVERITIES), values, style, label=name)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(f"severity of {corruption}")
     axes.set_ylabel("probability")
-    axes.set_title(classifier.class_names[chosen].replace("$", r"\$"), fontsize=10)
+    name = class_names[chosen].replace("$", r"\$")
+    axes.set_title(f"how sure of: {name}", fontsize=10)
     axes.legend()
     return figure
 
@@ -117,18 +127,21 @@ def page(classifier: "RobustClassifier", examples: Sequence[str] = ()) -> Any:
         if image is None:
             return None, None, None, None, None
         try:
-            found = look(classifier, image, corruption, severity)
-            plot = sweep(classifier, image, corruption) if corruption != NONE else None
+            if corruption == NONE:
+                found, plot = look(classifier, image, NONE, 0), None
+            else:
+                looks = [look(classifier, image, corruption, s) for s in (0, *SEVERITIES)]
+                found, plot = looks[severity], sweep(looks, corruption, names)
         except ValueError as error:
             raise gr.Error(str(error)) from error
         ours = likely(names, found.ours.probs[0])
-        return found.image, likely(names, found.original), ours, why(found.ours), plot
+        return enlarged(found.image), likely(names, found.original), ours, why(found.ours), plot
 
     with gr.Blocks(title="robust_jax") as blocks:
         gr.Markdown("# Original and robust model, side by side")
         with gr.Row():
             with gr.Column():
-                image = gr.Image(label="image", type="numpy", image_mode="RGB")
+                image = gr.Image(label="image", type="numpy", image_mode="RGB", height=SIDE)
                 corruption = gr.Dropdown(
                     [NONE, *CORRUPTIONS, *EXTRA_CORRUPTIONS], value=NONE, label="corruption"
                 )
@@ -136,13 +149,15 @@ def page(classifier: "RobustClassifier", examples: Sequence[str] = ()) -> Any:
                 if examples:
                     gr.Examples([[path] for path in examples], [image], label="examples")
             with gr.Column():
-                seen = gr.Image(label="what the models see", interactive=False)
-                plot = gr.Plot(label="from severity 0 to 5")
+                seen = gr.Image(label="what the models see", interactive=False, height=SIDE)
+                plot = gr.Plot(show_label=False)
         with gr.Row():
             original = gr.Label(label="original model")
             ours = gr.Label(label="robust model")
         heads = gr.Dataframe(
-            headers=["head", "uncertainty", "KL", ""],
+            headers=["head", "uncertainty", "KL"],
+            column_widths=["40%", "32%", "28%"],
+            wrap=True,
             label="why this head: low uncertainty and low divergence win",
             interactive=False,
         )

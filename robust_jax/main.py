@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from robust_jax import claim, hosts, preemption, validation
+from robust_jax import claim, hosts, preemption, validation, wandb_run
 from robust_jax import config as config_lib
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/X.py[:arg]")
@@ -94,6 +94,7 @@ def run(
         holds results of another config, is in use by another run, or cannot be written.
     """
     validation.validate(config, config_lib.base())
+    wandb_run.check(config.train.wandb)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from robust_jax import sharding
 
@@ -142,18 +143,19 @@ def _run(
         writers.write_json(workdir / "networks.json", context.entries_as_json())
         writers.write_json(workdir / "versions.json", _versions())
     hosts.wait("ready")
-    for name in config_lib.STAGES:
-        if name not in config.stages:
-            continue
-        if stages.is_done(workdir, name):
-            print(f"stage {name}: done before")
-            continue
-        print(f"stage {name}")
-        stages.run(name, context)
-    if "report" in config.stages and hosts.is_first():
-        from robust_jax.stages import report
+    with wandb_run.of(workdir, config):
+        for name in config_lib.STAGES:
+            if name not in config.stages:
+                continue
+            if stages.is_done(workdir, name):
+                print(f"stage {name}: done before")
+                continue
+            print(f"stage {name}")
+            stages.run(name, context)
+        if "report" in config.stages and hosts.is_first():
+            from robust_jax.stages import report
 
-        report.show(workdir)
+            wandb_run.tell(report.show(workdir)["methods"])
 
 
 def _versions() -> dict[str, str]:

@@ -75,12 +75,11 @@ def train(
             f"{log_every_steps} (log) and {checkpoint_every_steps} (checkpoint); use a divisor"
         )
     directory = epath.Path(workdir) / name / "checkpoints"
-    events = epath.Path(workdir) / "tb" / name
     state, frozen = sharding.place((state, frozen), mesh)
     with (
         preemption.saves_first(),  # the last to end, when the checkpoint is on disk
         checkpoint.Checkpoints(directory) as checkpoints,
-        writers.Scalars(events, hosts.is_first()) as scalars,
+        writers.Scalars(workdir, name, hosts.is_first()) as scalars,
     ):
         start, meta = 0, {"seconds": 0.0, "compile_seconds": 0.0, "loss": 0.0}
         if (found := checkpoints.restore_newest(state)) is not None:

@@ -1,4 +1,4 @@
-"""Where numbers go: TensorBoard, a live progress line, JSON files."""
+"""Where numbers go: TensorBoard, Weights & Biases, a live progress line, JSON files."""
 
 import importlib.util
 import io
@@ -48,16 +48,27 @@ class Progress:
         self._bar.close()
 
 
-class Scalars:
-    """TensorBoard events under a directory, written by process 0 only.
+def wandb_run() -> Any:
+    """Returns the Weights & Biases run that is open in this process, or None."""
+    module = sys.modules.get("wandb")  # not imported where no run was asked for
+    return getattr(module, "run", None)
 
-    Use as a context manager: leaving it writes everything out.
+
+class Scalars:
+    """A training's numbers: TensorBoard events in `workdir`/tb/`name`, and to an open W&B run.
+
+    Process 0 alone writes. Use as a context manager: leaving it writes everything out.
     """
 
-    def __init__(self, directory: epath.PathLike, is_main_process: bool = True):
-        self._writer = None
+    def __init__(self, workdir: epath.PathLike, name: str, is_main_process: bool = True):
+        self._writer = self._wandb = None
+        self._name = name
         if not is_main_process:
             return
+        if (run := wandb_run()) is not None:
+            self._wandb = run
+            run.define_metric(f"{name}/step", hidden=True)
+            run.define_metric(f"{name}/*", step_metric=f"{name}/step")
         if importlib.util.find_spec("tensorflow") is None:
             print(
                 "TensorBoard events are not written: TensorFlow is not installed; "
@@ -66,12 +77,15 @@ class Scalars:
             return
         from clu import metric_writers
 
-        self._writer = metric_writers.SummaryWriter(str(directory))
+        self._writer = metric_writers.SummaryWriter(str(epath.Path(workdir) / "tb" / name))
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Writes the numbers of one step."""
         if self._writer is not None:
             self._writer.write_scalars(step, numbers)
+        if self._wandb is not None:
+            named = {f"{self._name}/{key}": value for key, value in numbers.items()}
+            self._wandb.log({**named, f"{self._name}/step": step})
 
     def __enter__(self) -> "Scalars":
         return self

@@ -62,16 +62,26 @@ def test_words(classifier, image):
         {"a (1)": 0.7, "a (0)": 0.2, "b": 0.1}
     )
     rows = demo.why(said.ours)
-    assert [row[0] for row in rows] == ["clean", "unclean", "combined"]
-    assert [row[3] for row in rows].index("answered") == said.ours.head[0]
+    assert [row[0].split()[0] for row in rows] == ["clean", "unclean", "combined"]
+    assert [row[0].endswith("(answered)") for row in rows].index(True) == said.ours.head[0]
+    assert sum("answered" in row[0] for row in rows) == 1
     assert rows[2][2] == "reference"
-    figure = demo.sweep(classifier, image, "fog")
+    looks = [demo.look(classifier, image, "fog", severity) for severity in range(6)]
+    figure = demo.sweep(looks, "fog", classifier.class_names)
     FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
     ours = axes.lines[1].get_ydata()
-    chosen = demo.look(classifier, image, "fog", 0).ours.label[0]
+    chosen = looks[0].ours.label[0]
     assert ours[3] == pytest.approx(said.ours.probs[0, chosen])
     assert len(ours) == 6
+
+
+def test_small_images_are_enlarged():
+    small = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    large = demo.enlarged(small)
+    assert large.shape == (4 * 42, 6 * 42, 3)
+    np.testing.assert_array_equal(large[::42, ::42], small)
+    assert demo.enlarged(large) is not small and demo.enlarged(large).shape == large.shape
 
 
 def test_mistakes_of_the_command_line(finished, tmp_path, monkeypatch):
@@ -124,6 +134,7 @@ def test_the_page_in_a_browser(classifier, image, tmp_path, width):
                 timeout=60_000
             )
             tab.wait_for_function("text => document.body.innerText !== text", arg=before)
+            expect(tab.get_by_text("processing")).to_have_count(0, timeout=60_000)
             wide = tab.evaluate("document.documentElement.scrollWidth")
             tab.screenshot(path=str(tmp_path / f"demo_{width}.png"), full_page=True)
             browser.close()

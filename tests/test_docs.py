@@ -9,36 +9,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documents import DOCS, TEXTS, code, without_code
 from runs import ROOT
 
 from robust_jax import config as config_lib
 from robust_jax import validation
 from robust_jax.version import __version__
 
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 FOLDERS = "benchmarks|configs|docs|launch|robust_jax|tests"
 MAIN_FLAGS = ("config", "workdir", "rerun", "dry_run", "distributed", "shard")
 every_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 
 
-def without_code(text):
-    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-
-
-def code(text):
-    """The lines of fenced blocks, continued ones joined and without comments, and inline code."""
-    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    inline = re.findall(r"`([^`\n]+)`", without_code(text))
-    return [line.partition("  #")[0] for line in lines] + [
-        one.replace(r"\|", "|") for one in inline
-    ]
-
-
 def anchors(path):
     """What GitHub makes of the headings."""
-    headings = re.findall(r"^#+ (.+)$", without_code(path.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", without_code(path), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
@@ -55,7 +40,7 @@ def sections():
 
 @every_text
 def test_links_lead_somewhere(path):
-    links = re.findall(r"\]\(([^)\s]+)\)", without_code(path.read_text()))
+    links = re.findall(r"\]\(([^)\s]+)\)", without_code(path))
     for link in links:
         if link.startswith(("https://", "http://")):
             continue
@@ -74,7 +59,7 @@ def test_every_document_is_in_the_index():
 
 @every_text
 def test_commands_exist_with_their_options(path):
-    for line in code(path.read_text()):
+    for line in code(path):
         for module, rest in re.findall(r"python -m (robust_jax(?:\.\w+)*)([^|;&]*)", line):
             found = importlib.util.find_spec(module)
             assert found, line
@@ -98,7 +83,7 @@ def test_config_keys_exist(path):
     text = path.read_text()
     named = set(re.findall(r"--config\.([a-z]\w*(?:\.\w+)*)", text))
     tops = {key.partition(".")[0] for key in keys()} - {"seed", "stages"}
-    for one in re.findall(r"`([^`\n]+)`", without_code(text)):
+    for one in re.findall(r"`([^`\n]+)`", without_code(path)):
         key = re.match(r"([a-z]\w*(?:\.\w+)+)(?:=.*)?$", one)
         if key and key[1].split(".")[0] in tops and not key[1].endswith((".py", ".npz")):
             named.add(key[1])
@@ -107,9 +92,8 @@ def test_config_keys_exist(path):
 
 @every_text
 def test_paths_exist(path):
-    text = path.read_text()
-    named = set(re.findall(rf"(?<![\w./])(?:{FOLDERS})/[\w/.-]*\w", without_code(text)))
-    named |= {word for line in code(text) for word in re.findall(r"[\w/.-]+", line)}
+    named = set(re.findall(rf"(?<![\w./])(?:{FOLDERS})/[\w/.-]*\w", without_code(path)))
+    named |= {word for line in code(path) for word in re.findall(r"[\w/.-]+", line)}
     files = re.compile(rf"(?:{FOLDERS})/.*\.(py|md|sh|png|sbatch)$")
     places = [name for name in named if files.match(name)]
     missing = [name for name in places if "X.py" not in name and not (ROOT / name).exists()]
@@ -173,7 +157,7 @@ def test_quoted_messages_are_those_of_the_source(message):
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for path in TEXTS:
-        lines = "\n".join(code(path.read_text()))
+        lines = "\n".join(code(path))
         for target in re.findall(r"^make ([a-z][\w-]*)", lines, re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{path.name}: {target}"
 

@@ -73,7 +73,7 @@ def test_cache(tmp_path):
 def test_a_step_is_timed_between_metrics(load, tmp_path):
     benchmark = load("cache")
     # 100 s until the first metrics, then 3 s a step; the writer is told rates.
-    with writers.Scalars(tmp_path / "tb" / "toy") as scalars:
+    with writers.Scalars(tmp_path, "toy") as scalars:
         for step in range(20, 420, 20):
             rate = 8 * step / (100 + 3 * (step - 20))
             scalars.write(step, {"images_per_second": rate})

@@ -24,7 +24,7 @@ INSTALL = "-r requirements.txt -r requirements-cuda.txt -c constraints.txt"
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck():
-    files = sorted(map(str, LAUNCH.iterdir()))
+    files = sorted(str(path) for path in LAUNCH.iterdir() if path.name != "Dockerfile")
     subprocess.run(["shellcheck", "-x", "-P", str(LAUNCH), *files], check=True, cwd=ROOT)
 
 

@@ -62,13 +62,14 @@ def run(context: Context) -> None:
     page.write(context.workdir)
 
 
-def show(workdir: epath.Path) -> None:
-    """Prints the table of a reported run and where its page is."""
+def show(workdir: epath.Path) -> dict[str, Any]:
+    """Prints the table of a reported run and where its page is; returns its summary."""
     summary = writers.read_json(workdir / "summary.json")
     print(terminal.methods(summary))
     if benchmarks := terminal.benchmarks(summary):
         print(f"\n{benchmarks}")
     print(f"report: {workdir / 'report' / 'index.html'}")
+    return summary
 
 
 def costs(context: Context, method: str) -> dict[str, Any]:
