@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,13 @@ import time
 from runs import ROOT
 
 LAUNCH = ROOT / "launch"
+# What the scripts take from whoever starts them; `make test PYTHON=...` sets one of them.
+SETTINGS = {
+    name
+    for path in LAUNCH.iterdir()
+    for name in re.findall(r"\$\{([A-Z_]+):-", path.read_text())
+    if name != "TMPDIR"
+}
 METHODS = """--config.baselines.methods=("apt","it's $HOME")"""
 PROGRAM = ["--config", "configs/x.py:a=1", "--workdir=gs://bucket/my run", METHODS]
 MAIN = ["-m", "robust_jax.main", *PROGRAM]
@@ -59,13 +67,14 @@ with open(home / "ran", "a") as ran:
     ran.write(json.dumps(sys.argv[1:]) + "\\n")
 if sys.argv[2] == "pip":
     sys.exit()
-print("said by the program")
 codes = home.parents[1] / f"codes.{home.name}"
 left = codes.read_text().split() if codes.exists() else []
 codes.write_text(" ".join(left[1:]))
 code = left[0] if left else "0"
 if code == "hang":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print("said by the program", flush=True)
+if code == "hang":
     time.sleep(60)
 sys.exit(int(code))
 """
@@ -103,7 +112,7 @@ class World:
     def __init__(self, root):
         self.root, self.repo = root, root / "repo"
         self.env = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in SETTINGS},
             **TPU,
             "COLUMNS": "80",  # of a terminal, at which ps cuts what it prints
             "PATH": f"{root / 'bin'}:{os.environ['PATH']}",

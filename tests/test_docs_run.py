@@ -93,7 +93,7 @@ def places(text):
     """(arguments, place) of every run that a text begins."""
     return [
         (found[0], found[1])
-        for found in re.finditer(r"--config .*--workdir ([\w/.-]+)(?= |$).*", text)
+        for found in re.finditer(r"--config .*--workdir ([\w/.-]+)(?!\S).*", text)
         if "--dry_run" not in found[0]
     ]
 

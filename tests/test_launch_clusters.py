@@ -1,6 +1,5 @@
 import os
 import signal
-import time
 
 import pytest
 from launch_world import (
@@ -167,7 +166,6 @@ class TestSlurm:
         world.codes("hang")
         running = world.start("slurm.sbatch", *PROGRAM, **env)
         read_until(running, "said by the program")
-        time.sleep(0.2)
         running.terminate()
         said, _ = running.communicate(timeout=30)
         assert running.returncode == 75
