@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -133,9 +134,15 @@ class World:
 
     def start(self, *command, **env):
         """Starts a launch script without waiting for its end."""
+
+        def heed_interrupts():  # ignored in what a shell has started in the background
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         command = [str(self.repo / "launch" / command[0]), *command[1:]]
-        return subprocess.Popen(command, cwd=self.repo, env=self.env | env, **pipe)
+        return subprocess.Popen(
+            command, cwd=self.repo, env=self.env | env, preexec_fn=heed_interrupts, **pipe
+        )
 
     def printed(self, name, *args, **env):
         """The commands that a dry run prints, each as a shell understands it."""
