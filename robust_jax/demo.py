@@ -156,7 +156,7 @@ def page(classifier: "RobustClassifier", examples: Sequence[str] = ()) -> Any:
             ours = gr.Label(label="robust model")
         heads = gr.Dataframe(
             headers=["head", "uncertainty", "KL"],
-            column_widths=["40%", "32%", "28%"],
+            column_widths=["35%", "37%", "28%"],
             wrap=True,
             label="why this head: low uncertainty and low divergence win",
             interactive=False,
