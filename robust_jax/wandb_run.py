@@ -32,13 +32,12 @@ def check(project: str) -> None:
 def of(workdir: epath.Path, config: ml_collections.ConfigDict) -> Iterator[None]:
     """Keeps the run of a workdir open: the same one whenever the workdir is used again.
 
-    `writers.Scalars` writes to it. Of several hosts the first alone has one.
+    `writers.Scalars` writes to it; call `check` before. Of several hosts the first alone has one.
 
     Raises:
       ValueError: when the service refuses, or cannot be reached.
     """
     project = config.train.wandb
-    check(project)
     if not project or not hosts.is_first():
         yield
         return

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 
 import jax
@@ -14,6 +13,7 @@ import readers_checkout
 from document_tables import A_FILE, DOCUMENTS, ELSEWHERE, NEWEST_JAX, PROGRAMS, SMALLER
 from documents import DOCS, blocks, lines
 from runs import ROOT
+from topologies import free_port
 
 pytest_plugins = ["finished_run"]
 
@@ -68,12 +68,6 @@ def every_line(language="bash"):
     """The lines of all blocks of a language."""
     found = [block for name in described() for block in blocks(ROOT / name)]
     return [line for block in found if block.language == language for line in lines(block.text)]
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -78,12 +78,12 @@ def test_no_damage_is_accepted(tmp_path, damage):
 
 @pytest.mark.slow
 def test_no_flipped_bit_is_accepted(tmp_path):
-    """200 single bits, at random places of the files that hold the numbers."""
+    """300 single bits, at random places of the files that hold the numbers."""
     rng, refused = np.random.default_rng(2), 0
     checkpoint.save_tree(tmp_path / "tree", tree())
     files = [p for p in data_files(tmp_path / "tree") if p.stat().st_size > 100]
     sizes = np.array([p.stat().st_size for p in files], float)
-    for _ in range(200):
+    for _ in range(300):
         path = files[rng.choice(len(files), p=sizes / sizes.sum())]
         before = path.read_bytes()
         flip(path, rng)
@@ -93,7 +93,7 @@ def test_no_flipped_bit_is_accepted(tmp_path):
             refused += 1
         path.write_bytes(before)
     # The others lie where reading does not look; how many those are differs from save to save.
-    assert refused >= 100
+    assert refused > 150
     assert equal(checkpoint.load_tree(tmp_path / "tree", tree(seed=3)), tree())
 
 
