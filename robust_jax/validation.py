@@ -8,6 +8,7 @@ import ml_collections
 
 from robust_jax import config_types
 from robust_jax.config import (
+    GATE_FOLDS,
     STAGES,
     TRAINED_SECTIONS,
     duration,
@@ -107,7 +108,6 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         _check_range(key, flat[key], 0.0)
     _check_range("data.max_bad_images", flat["data.max_bad_images"], 0)
     for key in (
-        "data.calibration_images",
         "augmented.replicas",
         "selection.num_samples",
         "evaluate.batch_size",
@@ -116,6 +116,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         "train.fsdp",
     ):
         _check_range(key, flat[key], 1)
+    _check_range("data.calibration_images", flat["data.calibration_images"], GATE_FOLDS)
     if flat["data.image_size"] != 0:  # the student's own
         _check_range("data.image_size", flat["data.image_size"], 8)  # corruptions take no less
     tolerated_faults(flat["train.on_nan"])

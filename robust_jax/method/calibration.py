@@ -14,11 +14,11 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
+from robust_jax.config import GATE_FOLDS
 from robust_jax.method.selection import HEADS, SelectionConfig, gate_inputs, predict
 
 _LOG_TEMPERATURE_BOUNDS = (-3.0, 3.0)
 _GATE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_GATE_FOLDS = 3
 
 
 @jax.tree_util.register_dataclass
@@ -167,9 +167,9 @@ def fit_gate(inputs_clean: np.ndarray, inputs_shifted: np.ndarray, seed: int = 0
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     clean, shifted = np.asarray(inputs_clean, np.float64), np.asarray(inputs_shifted, np.float64)
-    if min(len(clean), len(shifted)) < _GATE_FOLDS or clean.shape[1:] != shifted.shape[1:]:
+    if min(len(clean), len(shifted)) < GATE_FOLDS or clean.shape[1:] != shifted.shape[1:]:
         raise ValueError(
-            f"a gate needs {_GATE_FOLDS} or more images of each kind with the same inputs; "
+            f"a gate needs {GATE_FOLDS} or more images of each kind with the same inputs; "
             f"got {clean.shape} and {shifted.shape}; hold out more images"
         )
     inputs = np.concatenate([clean, shifted])
@@ -177,7 +177,7 @@ def fit_gate(inputs_clean: np.ndarray, inputs_shifted: np.ndarray, seed: int = 0
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     inputs = (inputs - mean) / scale
-    folds = StratifiedKFold(_GATE_FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(GATE_FOLDS, shuffle=True, random_state=seed)
 
     def classifier(c: float) -> LogisticRegression:
         return LogisticRegression(C=c, class_weight="balanced", max_iter=1000)

@@ -68,10 +68,10 @@ class Context(Networks):
             sharding.check_batch_size(size // parts, self.training_mesh, name)
         count = len(self.source)
         held_out = min(config.data.calibration_images, count // 10)
-        if held_out < 1:
+        if held_out < config_lib.GATE_FOLDS:
             raise ValueError(
-                f"too few training images; got {count}; a run needs at least 10, a tenth of "
-                "which calibrates the head selection"
+                f"too few training images; got {count}; a run needs at least "
+                f"{10 * config_lib.GATE_FOLDS}, a tenth of which calibrates the head selection"
             )
         order = np.random.default_rng((config.seed, 1)).permutation(count)
         self._parts = {
