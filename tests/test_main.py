@@ -27,7 +27,8 @@ ALWAYS = {
     "total_params",
 }
 COSTS = {"train_seconds", "compile_seconds", "train_flops"}
-ROUTING = {"f_correct_clean", "f_correct_shift", "routing_auroc"}
+ROUTING = {"f_correct_clean", "f_correct_shift", "f_correct_severe", "routing_auroc"}
+HEADS = {"ours", "ours_no_kd"}  # whose own heads are told apart
 ROUTED = {"ours", "ours_no_kd", "ours_no_kld", "ours_no_umc", "ours_max_logit", "ours_gate"}
 METHODS = ROUTED | {"original", "teacher", "apt"}
 TRAINED = ("pretrain", "teacher", "distill/ours", "baselines/apt", "baselines/ours_no_kd")
@@ -47,7 +48,9 @@ def assert_complete(workdir, config):
         # A metric that was not run is absent: no mean corruption error without all corruptions,
         # no mCE without ImageNet, no routing without heads.
         trained = set() if method == "original" else COSTS
-        assert set(entry) == ALWAYS | trained | (ROUTING if method in ROUTED else set()), method
+        routed = ROUTING if method in ROUTED else set()
+        own = {"heads"} if method in HEADS else set()
+        assert set(entry) == ALWAYS | trained | routed | own, method
         assert entry["total_params"] >= entry["tuned_params"] >= 0
         assert all(entry[key] > 0 for key in trained)
         by_corruption = entry["accuracy_by_corruption"]

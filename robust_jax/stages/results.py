@@ -14,6 +14,7 @@ from robust_jax.evals import metrics, robustness
 from robust_jax.evals.classification import Outputs
 from robust_jax.evals.sets import Measured
 from robust_jax.evals.stored_sets import OWN_SETS
+from robust_jax.method.selection import HEADS
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -116,6 +117,7 @@ _CLEAN_KINDS = ("imagenet_200_a", "imagenet_200_r")
 _SHIFTED_KINDS = ("imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r", "objectnet")
 # Sets whose corrupted images are those of ImageNet-C, with AlexNet's errors as a measure.
 _IMAGENET_C = ("imagenet_c", "imagenet2012_corrupted")
+_SEVERE = 3  # of the severities 1 to 5
 _CLEAN_METRICS = ("nll", "ece", "brier", "aurc")
 
 
@@ -148,8 +150,12 @@ def _method(measured: list[Row], imagenet: bool) -> dict[str, Any]:
         out["f_correct_clean"] = clean["f_correct"]
     if shifted := _routed(own["corruption"]):
         out["f_correct_shift"] = float(np.mean(shifted))
+    if severe := _routed([r for r in own["corruption"] if r.get("severity", 0) >= _SEVERE]):
+        out["f_correct_severe"] = float(np.mean(severe))
     if auroc := _values(own["corruption"], "routing_auroc"):
         out["routing_auroc"] = auroc[0]
+    if heads := _heads(own["clean"], own["corruption"]):
+        out["heads"] = heads
     read = dict.fromkeys(r["set"] for r in measured if r["set"] not in OWN_SETS)
     sets = {name: [r for r in measured if r["set"] == name] for name in read}
     ours = clean_accuracy if imagenet else None  # ImageNet-C's clean counterpart
@@ -214,6 +220,17 @@ def _perturbed(measured: list[Row], imagenet: bool) -> dict[str, Any]:
 def _routed(measured: list[Row]) -> list[float]:
     routed = [row for row in measured if row["metric"] == "f_correct"]
     return [row["value"] for row in _main(routed, lambda row: row.get("corruption"))]
+
+
+def _heads(clean: list[Row], corrupted: list[Row]) -> dict[str, dict[str, float]]:
+    """What each head alone would reach, of a method that chooses between them."""
+    out: dict[str, dict[str, float]] = {}
+    for name, measured in (("clean_accuracy", clean), ("corrupted_accuracy", corrupted)):
+        for head in HEADS:
+            of_head = [row for row in measured if row["metric"] == f"accuracy_{head}_head"]
+            if counted := [row["value"] for row in _main(of_head, lambda r: r.get("corruption"))]:
+                out.setdefault(head, {})[name] = float(np.mean(counted))
+    return out
 
 
 def _values(measured: list[Row], metric: str) -> list[float]:

@@ -75,9 +75,22 @@ def test_summary_by_hand():
     assert ours["f_correct_clean"] == 0.75
     assert ours["f_correct_shift"] == pytest.approx((0.75 + 0.25) / 2)
     assert ours["accuracy_by_corruption"] == {"fog": [0.5, 1.0]}
+    assert "f_correct_severe" not in ours  # of severities of at least 3
+    assert ours["heads"] == {"clean": {"clean_accuracy": 0.75, "corrupted_accuracy": 0.625}}
     scores = np.concatenate([FOG["ours/routing_score"], CLEAN["ours/routing_score"]])
     pairs = np.sign(scores[None] - CLEAN["ours/routing_score"][:, None])
     assert ours["routing_auroc"] == pytest.approx((pairs + 1).mean() / 2)
+
+
+def test_severe_corruptions_and_those_for_validation_by_hand():
+    measured = [corrupted(CLEAN if s > 4 else FOG, s) for s in (1, 3, 5)]
+    ours = summary_of(plain(CLEAN), *measured, corrupted(CLEAN, 5, "spatter"))["ours"]
+    assert ours["f_correct_shift"] == pytest.approx((0.75 + 0.75 + 0.25) / 3)
+    assert ours["f_correct_severe"] == pytest.approx((0.75 + 0.25) / 2)
+    # Of the clean head: half of fog's answers are right at 1 and 3, three quarters at 5.
+    assert ours["heads"]["clean"]["corrupted_accuracy"] == pytest.approx(
+        np.mean([np.mean(FOG["ours/clean_label"] == LABELS)] * 2 + [0.75])
+    )
 
 
 def test_mean_corruption_error_of_five_severities():
