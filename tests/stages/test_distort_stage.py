@@ -167,18 +167,19 @@ def test_what_distorting_costs(images, tmp_path):
     [("noise2net",), pytest.param(("noise2net", "edsr"), marks=pytest.mark.slow)],
 )
 def test_copies_made_beforehand(tmp_path, capsys, networks):
-    root, target = make_folder(tmp_path / "pets", train=1, val=1), tmp_path / "copies"
+    root, target = make_folder(tmp_path / "pets", train=3, val=1), tmp_path / "copies"
     options = ["--fit_steps", "2", "--size", "32", "--copies", "2"]
     command = [str(root), str(target), "--networks", *networks, *options]
     distort.main(command)
     names = [f"{network}_{i}" for network in networks for i in range(2)]
-    assert f"{len(names)} copies of 10 images in " in capsys.readouterr().out
+    assert f"{len(names)} copies of 30 images in " in capsys.readouterr().out
     files = copy_files(target)
-    assert files.keys() == {f"{n}/{k}/{i:08d}.jpg" for n in names for i, k in enumerate(FOLDERS)}
+    records = [f"{k}/{3 * i + j:08d}.jpg" for i, k in enumerate(FOLDERS) for j in range(3)]
+    assert files.keys() == {f"{name}/{record}" for name in names for record in records}
     first = compiled(target)
     assert first > 0
     before = {name: path.read_bytes() for name, path in files.items()}
-    assert before["noise2net_0/cat/00000002.jpg"] != before["noise2net_1/cat/00000002.jpg"]
+    assert before["noise2net_0/cat/00000006.jpg"] != before["noise2net_1/cat/00000006.jpg"]
     distort.main(command)  # once more, nothing is left to do
     assert {name: path.read_bytes() for name, path in copy_files(target).items()} == before
     assert compiled(target) == first
