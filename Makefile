@@ -47,7 +47,7 @@ test-wheel: $(VENV)/dev
 	rm -rf $(WHEEL)
 	$(BIN)/python -m build --outdir $(WHEEL) .
 	$(PIP) --no-deps --target $(WHEEL)/tree $(WHEEL)/*.whl
-	cp -r tests benchmarks colabs launch docs *.md *.cff .pre-commit-config.yaml .dockerignore Makefile pyproject.toml constraints.txt requirements*.txt $(WHEEL)/tree
+	cp -r tests benchmarks colabs launch docs LICENSE *.md *.cff .pre-commit-config.yaml .dockerignore Makefile pyproject.toml constraints.txt requirements*.txt $(WHEEL)/tree
 	find $(WHEEL)/tree -name __pycache__ -prune -exec rm -rf {} +
 	cd $(WHEEL)/tree && PYTHONPATH=$$PWD $(CURDIR)/$(BIN)/python -m pytest -n 2
 
