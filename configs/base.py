@@ -133,6 +133,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.selection.direction = "combined_to_head"  # | head_to_combined
     c.selection.candidates = "clean_unclean"  # | all (the combined head may answer)
     c.selection.calibrate = True  # temperature a head and one threshold, on held-out images
+    # How the shifted images that calibrate are made; all 0 is as those of augmented.mixture.
+    c.selection.mixture = _mixture(augment_ops=0.0)
+    # The first stages of the network whose channel means and deviations the gate sees.
+    c.selection.gate_stages = 4
 
     c.evaluate = ConfigDict()
     c.evaluate.batch_size = 250  # images at a time
@@ -173,10 +177,10 @@ def get_config(arg: str = "") -> ConfigDict:
     return c.lock()
 
 
-def _mixture() -> ConfigDict:
+def _mixture(augment_ops: float = 1.0) -> ConfigDict:
     m = ConfigDict()  # weights of the ways to make an augmented view; an element draws one
     m.clean = 0.0  # the image as it is
-    m.augment_ops = 1.0  # data.augment_ops, so AugMix
+    m.augment_ops = augment_ops  # data.augment_ops, so AugMix
     m.deepaugment = 0.0  # a copy by one of DeepAugment's networks of distort.networks
     m.noise2net = 0.0  # a copy by Noise2Net
     m.chained = 0.0  # data.augment_ops on a copy by one of DeepAugment's networks

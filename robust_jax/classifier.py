@@ -61,10 +61,10 @@ class RobustClassifier:
 
         @jax.jit
         def answer(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
-            def choose(z: jax.Array) -> dict[str, jax.Array]:
-                return answering.choose(arrays, z, answering.key)
+            def choose(seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
+                return answering.choose(arrays, seen, answering.key)
 
-            return routing.in_parts(choose, answering.trunk(arrays, images), devices=1)
+            return routing.in_parts(choose, answering.observe(arrays, images), devices=1)
 
         @jax.jit
         def original(arrays: Any, images: jax.Array) -> dict[str, jax.Array]:

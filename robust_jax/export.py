@@ -118,7 +118,7 @@ def program(answering: "Answering", rng: str) -> bytearray:
         if passed:
             key = jax.random.wrap_key_data(passed[0], impl=jax.random.key_impl(key))
         arrays = answering.arrays
-        return answering.choose(arrays, answering.trunk(arrays, images), key)
+        return answering.choose(arrays, answering.observe(arrays, images), key)
 
     (b,) = export.symbolic_shape("b")
     side = answering.networks.image_size

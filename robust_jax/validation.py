@@ -110,6 +110,7 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     for key in (
         "augmented.replicas",
         "selection.num_samples",
+        "selection.gate_stages",
         "evaluate.batch_size",
         "train.log_every_steps",
         "train.checkpoint_every_steps",
@@ -159,7 +160,8 @@ def _check_augmentation(config: ml_collections.ConfigDict) -> None:
     _check_range("distort.noise2net_max_eps", section.noise2net_max_eps, 0.0, above=True)
     _check_range("teacher.ema_decay", config.teacher.ema_decay, 0.0, 0.99999)
     names = copies.copy_names(section.networks, section.copies)
-    for name in ("augmented", "teacher"):
+    own = any(config.selection.mixture.values())
+    for name in ("augmented", "teacher", *(("selection",) if own else ())):
         try:
             Mixture(config[name].mixture.to_dict(), names)
         except ValueError as error:

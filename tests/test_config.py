@@ -91,6 +91,10 @@ def test_every_default_is_valid():
             r"augmented.mixture: nothing to draw chained from; .*; add cae or edsr to distort.netw",
         ),
         (
+            {"selection__mixture__chained": 1.0},
+            r"selection.mixture: nothing to draw chained from; .*; add cae or edsr to distort.netw",
+        ),
+        (
             {"distort__networks": ("edsr",), "teacher__mixture__noise2net": 1.0},
             r"teacher.mixture: nothing to draw noise2net from; got copies \['edsr_0'\]; add noise2",
         ),
@@ -118,9 +122,8 @@ def test_training_on_the_test_corruptions_is_refused_unless_allowed(key):
 
 
 def test_every_way_of_a_mixture_is_valid_with_its_networks():
-    keys = {
-        f"{section}__mixture__{way}": 0.2 for section in ("teacher", "augmented") for way in WAYS
-    }
+    sections = ("teacher", "augmented", "selection")
+    keys = {f"{section}__mixture__{way}": 0.2 for section in sections for way in WAYS}
     validate(changed(distort__networks=("noise2net", "edsr"), **keys), base.get_config())
 
 

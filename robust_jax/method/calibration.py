@@ -15,7 +15,7 @@ import scipy.optimize
 import scipy.special
 
 from robust_jax.config import GATE_FOLDS
-from robust_jax.method.selection import HEADS, SelectionConfig, gate_inputs, predict
+from robust_jax.method.selection import HEADS, SelectionConfig, predict
 
 _LOG_TEMPERATURE_BOUNDS = (-3.0, 3.0)
 _GATE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -154,22 +154,22 @@ def fit_threshold(routing_score_clean: np.ndarray, routing_score_shifted: np.nda
     return float(thresholds[best[np.argmax(width[best])]])
 
 
-def fit_gate(inputs_clean: np.ndarray, inputs_shifted: np.ndarray, seed: int = 0) -> Gate:
+def fit_gate(statistics_clean: np.ndarray, statistics_shifted: np.ndarray, seed: int = 0) -> Gate:
     """A logistic classifier of clean against shifted, both counting the same.
 
     The strength of its L2 penalty is chosen by cross-validation over folds drawn from `seed`: the
     inputs are often more than the images.
 
-    Args: inputs_clean, inputs_shifted: f32[b, f] of `selection.gate_inputs`.
+    Args: statistics_clean, statistics_shifted: f32[b, f] of `Student.observe`.
     """
     # Slow to import, and only fits need it.
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-    clean, shifted = np.asarray(inputs_clean, np.float64), np.asarray(inputs_shifted, np.float64)
+    clean, shifted = (np.asarray(s, np.float64) for s in (statistics_clean, statistics_shifted))
     if min(len(clean), len(shifted)) < GATE_FOLDS or clean.shape[1:] != shifted.shape[1:]:
         raise ValueError(
-            f"a gate needs {GATE_FOLDS} or more images of each kind with the same inputs; "
+            f"a gate needs {GATE_FOLDS} or more images of each kind with the same statistics; "
             f"got {clean.shape} and {shifted.shape}; hold out more images"
         )
     inputs = np.concatenate([clean, shifted])
@@ -210,8 +210,8 @@ def calibrate(
     logits_shifted: np.ndarray,
     temperatures: dict[str, float],
     config: SelectionConfig,
-    z_clean: np.ndarray | None = None,
-    z_shifted: np.ndarray | None = None,
+    statistics_clean: np.ndarray | None = None,
+    statistics_shifted: np.ndarray | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Fits the gate or the threshold that `config` needs, on top of the temperatures.
@@ -222,20 +222,16 @@ def calibrate(
       logits_clean, logits_shifted: f32[h, s, b, k].
       temperatures: of `fit_temperatures`.
       config: the options to fit for.
-      z_clean, z_shifted: [b, ..., d] boundary activations, for `score='gate'`.
+      statistics_clean, statistics_shifted: f32[b, f] of `Student.observe`, for `score='gate'`.
       seed: of the gate's folds.
     """
     if config.score == "gate":
-        if z_clean is None or z_shifted is None:
-            raise ValueError("score='gate' is fitted on z; got None; pass z_clean and z_shifted")
-        measure = dataclasses.replace(config, score="product")
-        unset = Calibration(temperatures, config=measure)
-
-        def inputs(logits: np.ndarray, z: np.ndarray) -> np.ndarray:
-            answer = predict(jnp.asarray(logits), measure, unset)
-            return np.asarray(gate_inputs(jnp.asarray(z), answer["uncertainty"], answer["kl"]))
-
-        gate = fit_gate(inputs(logits_clean, z_clean), inputs(logits_shifted, z_shifted), seed)
+        if statistics_clean is None or statistics_shifted is None:
+            raise ValueError(
+                "score='gate' is fitted on statistics; got None; pass statistics_clean and "
+                "statistics_shifted"
+            )
+        gate = fit_gate(statistics_clean, statistics_shifted, seed)
         return Calibration(temperatures, gate=gate, config=config)
     unset = Calibration(temperatures, config=config)
     routing = [

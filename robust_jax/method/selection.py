@@ -161,21 +161,11 @@ def routing_score(scores: jax.Array) -> jax.Array:
     return scores[CLEAN] - scores[UNCLEAN]
 
 
-def gate_inputs(z: jax.Array, uncertainty: jax.Array, divergence: jax.Array) -> jax.Array:
-    """What the gate sees: the boundary activation, averaged over positions, and the log scores.
-
-    Args: z: [b, ..., d]; uncertainty: f32[h, b]; divergence: f32[c, b].
-    Returns: f32[b, d + h + c].
-    """
-    pooled = jnp.mean(z.astype(jnp.float32), axis=tuple(range(1, z.ndim - 1)))
-    return jnp.concatenate([pooled, _log(uncertainty).T, _log(divergence).T], axis=-1)
-
-
 def predict(
     logits: jax.Array,
     config: SelectionConfig,
     calibration: "Calibration | None" = None,
-    z: jax.Array | None = None,
+    statistics: jax.Array | None = None,
     restrict: Callable[[jax.Array], jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
     """Chooses a head for every example and answers with its mean probabilities.
@@ -184,7 +174,7 @@ def predict(
       logits: f32[h, s, b, k] of `mc_logits`.
       config: the options; static under jit.
       calibration: temperatures, threshold and gate fitted for `config`; None is 1 and 0.
-      z: [b, ..., d] boundary activation; only the gate reads it.
+      statistics: f32[b, f] of `Student.observe`; only the gate reads them.
       restrict: logits [..., k] -> [..., m] of the classes that may be answered. All k choose the
         head, for which the calibration was fitted.
 
@@ -207,13 +197,19 @@ def predict(
     uncertainty = UNCERTAINTIES[config.uncertainty](probs)
     kl_to_reference = divergence(probs, config)
     if config.score == "gate":
-        if calibration is None or calibration.gate is None or z is None:
-            missing = "boundary activation" if z is None else "fitted gate"
+        if calibration is None or calibration.gate is None or statistics is None:
+            missing = "statistics" if statistics is None else "fitted gate"
             raise ValueError(
-                f"score='gate' needs a gate and z; got no {missing}; "
-                "fit one with calibrate(..., z_clean=, z_shifted=) and pass z"
+                f"score='gate' needs a gate and statistics; got no {missing}; fit one with "
+                "calibrate(..., statistics_clean=, statistics_shifted=) and pass those of images"
             )
-        shifted = calibration.gate(gate_inputs(z, uncertainty, kl_to_reference))
+        fitted, given = jnp.shape(calibration.gate.mean), statistics.shape[1:]
+        if fitted != given:
+            raise ValueError(
+                f"the gate was fitted on other statistics; got {given} for {fitted}; run the stage "
+                "evaluate again with --rerun=evaluate"
+            )
+        shifted = calibration.gate(statistics)
         candidate_scores = jnp.stack([shifted, jnp.zeros_like(shifted)])
     else:
         candidate_scores = _combine(logits, uncertainty, kl_to_reference, config)

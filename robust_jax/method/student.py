@@ -1,6 +1,7 @@
 """The student: a frozen original model, a tuned tail and one to three heads."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +75,30 @@ class Student:
         """Returns the boundary activation z of uint8[b, h, w, 3] images."""
         x = normalise(images, self.entry)
         return self.model.apply(frozen, x, stop=self.plan.boundary)
+
+    def observe(
+        self, frozen: Mapping[str, Any], images: jax.Array, stages: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the boundary activation z, and what the gate sees on the way to it.
+
+        Args:
+          images: uint8[b, h, w, 3].
+          stages: how many of the network's first stages are looked at; those after the boundary
+            are not.
+
+        Returns:
+          z [b, ...], and the mean and the standard deviation of every channel over positions, after
+          each of these stages: f32[b, f].
+        """
+        names, boundary = self.model.stage_names, self.plan.boundary
+        seen = min(stages, names.index(boundary))
+        x, statistics = normalise(images, self.entry), []
+        for start, stop in itertools.pairwise(names[: seen + 1]):
+            x = self.model.apply(frozen, x, start=start, stop=stop)
+            positions = x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
+            statistics += [positions.mean(1), positions.std(1)]
+        z = self.model.apply(frozen, x, start=names[seen], stop=boundary)
+        return z, jnp.concatenate(statistics, axis=-1)
 
     def original(self, frozen: Mapping[str, Any], z: jax.Array) -> jax.Array:
         """Returns the original model's logits f32[b, k] from the boundary activation."""

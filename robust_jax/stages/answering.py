@@ -65,16 +65,18 @@ class Answering:
         """The run's own PRNG key, with which it was calibrated and evaluated."""
         return routing.fixed_key(self.networks)
 
-    def trunk(self, arrays: Any, images: jax.Array) -> jax.Array:
-        """Returns the boundary activation z [b, ...] of uint8[b, s, s, 3] images."""
-        return self.networks.student(HEADS).trunk(arrays[0], images)
+    def observe(self, arrays: Any, images: jax.Array) -> dict[str, jax.Array]:
+        """Returns what is computed once an image of uint8[b, s, s, 3], see `routing.observer`."""
+        return routing.observer(self.networks)(arrays[0], images)
 
-    def choose(self, arrays: Any, z: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-        """Returns the answers for a boundary activation, each row for itself.
+    def choose(
+        self, arrays: Any, seen: dict[str, jax.Array], key: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Returns the answers for what was observed, each row for itself.
 
         Args:
           arrays: `self.arrays`, wherever they lie.
-          z: [b, ...], of `trunk`.
+          seen: of `observe`.
           key: of the dropout samples.
 
         Returns:
@@ -82,15 +84,16 @@ class Answering:
           f32[b, h] of each head, kl f32[b, c] of each candidate.
         """
         frozen, tuned, calibration = arrays
-        logits = routing.sampler(self.networks)(frozen, tuned, z, key)
-        said = predict(logits, self.selection, calibration, z)
+        logits = routing.sampler(self.networks)(frozen, tuned, seen["z"], key)
+        said = predict(logits, self.selection, calibration, seen["statistics"])
         by_row = {n: said[n].swapaxes(0, 1) for n in ("head_probs", "uncertainty", "kl")}
         return {name: said[name] for name in ("label", "probs", "head")} | by_row
 
     def original(self, arrays: Any, images: jax.Array) -> jax.Array:
         """Returns what the model said before it was made robust: probabilities f32[b, k]."""
         student = self.networks.student(HEADS)
-        return jax.nn.softmax(student.original(arrays[0], self.trunk(arrays, images)), axis=-1)
+        z = student.trunk(arrays[0], images)
+        return jax.nn.softmax(student.original(arrays[0], z), axis=-1)
 
 
 def _other_classes(networks: Networks, path: epath.PathLike) -> tuple[Any, tuple[str, ...]]:

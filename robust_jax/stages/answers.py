@@ -59,6 +59,7 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
       subset: of the classes that may be answered; labels then count in it.
     """
     student, sample = networks.student(HEADS), routing.sampler(networks)
+    observe = routing.observer(networks)
     routed = routed_methods(arrays)
     single = {
         name: networks.student(heads)
@@ -72,7 +73,8 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
     @jax.jit
     def function(arrays: dict[str, Any], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         frozen, images, labels = arrays["student"], batch["image"], batch["label"]
-        z = student.trunk(frozen, images)
+        seen = observe(frozen, images)
+        z = seen["z"]
         logits = {"original": student.original(frozen, z)}
         for name in (n for n in WHOLE if n in arrays):
             model, entry = networks.network(STORED[WHOLE[name]])
@@ -95,7 +97,7 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
             for method in routed:
                 said, fitted = samples[ROUTED[method][0]], arrays["calibration"].get(method)
                 config = routing.selection_config(networks, method)
-                chosen = predict(said, config, fitted, z, restrict)
+                chosen = predict(said, config, fitted, rows["statistics"], restrict)
                 probs[method] = chosen["probs"]
                 found |= {f"{method}/{key}": chosen[key] for key in ("head", "routing_score")}
             for name, said in samples.items():
@@ -104,7 +106,7 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
                 found |= {f"{name}/{key}": value for key, value in labels.items()}
             return found | _summaries(probs, rows["label"])
 
-        return out | routing.in_parts(choose, {"z": z, "label": labels}, networks.mesh.size)
+        return out | routing.in_parts(choose, {**seen, "label": labels}, networks.mesh.size)
 
     return function
 

@@ -179,6 +179,7 @@ class Context(Networks):
 
     def calibration_set(self) -> Elements:
         """Returns the held-out images, each with one augmented view."""
+        own = any(self.config.selection.mixture.values())
         return Elements(
             source=self.calibration,
             ops=self.ops("eval_ops"),
@@ -186,5 +187,5 @@ class Context(Networks):
             drawn={"aug": self.ops("augment_ops")},
             seed=self.config.seed + 1,
             replicas=1,
-            **self.drawn("calibration", self.config.augmented),
+            **self.drawn("calibration", self.config["selection" if own else "augmented"]),
         )

@@ -86,6 +86,20 @@ def sampler(networks: Networks) -> Callable[..., jax.Array]:
     return sample
 
 
+def observer(networks: Networks) -> Callable[..., dict[str, jax.Array]]:
+    """Returns (frozen, images) -> what the choice of a head is made from, computed once an image.
+
+    z [b, ...], the boundary activation, and statistics f32[b, f], see `Student.observe`.
+    """
+    student, stages = networks.student(HEADS), networks.config.selection.gate_stages
+
+    def observe(frozen: Any, images: jax.Array) -> dict[str, jax.Array]:
+        z, statistics = student.observe(frozen, images, stages)
+        return {"z": z, "statistics": statistics}
+
+    return observe
+
+
 def in_parts(fn: Callable[[Any], Any], rows: Any, devices: int) -> Any:
     """Applies a function to `PART` rows a device at a time: MC logits of a big batch are too many.
 
@@ -117,11 +131,6 @@ def in_parts(fn: Callable[[Any], Any], rows: Any, devices: int) -> Any:
     return jax.tree.map(unfill, microbatches.join(found))
 
 
-def pooled(z: jax.Array) -> jax.Array:
-    """Averages a boundary activation [b, ..., d] over its positions: f32[b, d]."""
-    return z.astype(np.float32).reshape(z.shape[0], -1, z.shape[-1]).mean(1)
-
-
 def calibrate(
     networks: Networks,
     methods: Iterable[str],
@@ -139,22 +148,23 @@ def calibrate(
     """
     methods = [method for method in methods if is_calibrated(networks, method)]
     students = sorted({ROUTED[method][0] for method in methods})
-    student, sample = networks.student(HEADS), sampler(networks)
+    observe, sample = observer(networks), sampler(networks)
 
     @jax.jit
     def outputs(arrays: Any, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        z = student.trunk(arrays["student"], images)
-        said = {n: sample(arrays["student"], arrays["tuned"][n], z) for n in students}
-        return pooled(z), said
+        seen = observe(arrays["student"], images)
+        said = {n: sample(arrays["student"], arrays["tuned"][n], seen["z"]) for n in students}
+        return seen["statistics"], said
 
     labels, found = [], {"clean": [], "aug": []}  # type: ignore[var-annotated]
     for batch, count in batches:
         labels.append(batch["label"][:count])
         for view, parts in found.items():
-            z, logits = jax.device_get(outputs(arrays, place(batch[view])))
-            parts.append((z[:count], {name: v[:, :, :count] for name, v in logits.items()}))
+            statistics, logits = jax.device_get(outputs(arrays, place(batch[view])))
+            counted = {name: v[:, :, :count] for name, v in logits.items()}
+            parts.append((statistics[:count], counted))
     label = np.concatenate(labels)
-    z = {view: np.concatenate([part[0] for part in parts]) for view, parts in found.items()}
+    statistics = {view: np.concatenate([part[0] for part in p]) for view, p in found.items()}
 
     fitted = {}
     for name in students:
@@ -171,8 +181,8 @@ def calibrate(
                 logits["aug"],
                 temperatures,
                 selection_config(networks, method),
-                z["clean"],
-                z["aug"],
+                statistics["clean"],
+                statistics["aug"],
                 networks.config.seed,
             )
             writers.write_text(calibration_path(networks, method), fitted[method].to_json())

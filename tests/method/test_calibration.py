@@ -125,14 +125,14 @@ def test_calibrated_gate_routes_and_survives_json():
     config = SelectionConfig(score="gate")
     data = held_out()
     rng = np.random.default_rng(0)
-    z = [rng.normal(size=(300, 2, 2, 8)) + m for m in (0, 0.4)]
+    statistics = [rng.normal(size=(300, 8)) + m for m in (0, 0.8)]
     temperatures = calibration.fit_temperatures(*pooled(data))
-    fitted = calibration.calibrate(data[0], data[2], temperatures, config, *z)
+    fitted = calibration.calibrate(data[0], data[2], temperatures, config, *statistics)
     read = calibration.Calibration.from_json(fitted.to_json())
     assert read.config == config and read.temperatures == fitted.temperatures
-    for logits, activation, right in ((data[0], z[0], 0), (data[2], z[1], 1)):
+    for logits, seen, right in ((data[0], statistics[0], 0), (data[2], statistics[1], 1)):
         answers = [
-            jax.jit(selection.predict, static_argnums=1)(logits, config, c, jnp.asarray(activation))
+            jax.jit(selection.predict, static_argnums=1)(logits, config, c, jnp.asarray(seen))
             for c in (fitted, read)
         ]
         assert (answers[0]["head"] == right).mean() > 0.85
@@ -153,7 +153,7 @@ def test_promised_errors():
         calibration.fit_threshold([np.nan], [1.0])
     with pytest.raises(ValueError, match=r"got \(2, 4\) and \(9, 4\)"):
         calibration.fit_gate(np.zeros((2, 4)), np.zeros((9, 4)))
-    with pytest.raises(ValueError, match="pass z_clean and z_shifted"):
+    with pytest.raises(ValueError, match="pass statistics_clean and statistics_shifted"):
         clean, _, shifted, _ = held_out(b=10)
         temperatures = dict.fromkeys(HEADS, 1.0)
         calibration.calibrate(clean, shifted, temperatures, SelectionConfig(score="gate"))

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 from robust_jax.method import selection
-from robust_jax.method.calibration import Calibration
+from robust_jax.method.calibration import Calibration, Gate
 from robust_jax.method.selection import HEADS, SelectionConfig
 from robust_jax.method.uncertainty import kl, mutual_information, predictive_entropy, variance
 
@@ -242,10 +242,13 @@ def test_promised_errors():
             lambda z, key: {"clean": z, "unclean": z}, jnp.ones((1, 2)), jax.random.key(0), 2
         )
     logits, gate = jnp.asarray(random_logits()), SelectionConfig(score="gate")
-    with pytest.raises(ValueError, match="got no boundary activation"):
+    with pytest.raises(ValueError, match="got no statistics"):
         selection.predict(logits, gate)
     with pytest.raises(ValueError, match="got no fitted gate"):
-        selection.predict(logits, gate, z=jnp.ones((7, 2)))
+        selection.predict(logits, gate, statistics=jnp.ones((7, 2)))
+    other = Calibration(dict.fromkeys(HEADS, 1.0), gate=Gate(*np.ones((3, 4)), 0.0), config=gate)
+    with pytest.raises(ValueError, match=r"fitted on other statistics; got \(2,\) for \(4,\); run"):
+        selection.predict(logits, gate, other, jnp.ones((7, 2)))
     with pytest.raises(ValueError, match="call predict"):
         selection.scores(logits, gate)
     ones = Calibration(dict.fromkeys(HEADS, 1.0), config=SelectionConfig(score="kl"))

@@ -60,6 +60,29 @@ def test_step_0_is_the_original_model_bit_for_bit(name, amount, share):
         np.testing.assert_array_equal(logits, expected)
 
 
+@pytest.mark.parametrize(("name", "amount", "share"), CASES)
+def test_observe_gives_z_and_statistics_of_the_first_stages(name, amount, share):
+    student, frozen, _ = _student(name, amount, share)
+    images, model = jnp.asarray(_images()), student.model
+    z, statistics = student.observe(frozen, images, 2)
+    np.testing.assert_allclose(z, student.trunk(frozen, images), rtol=1e-5, atol=1e-5)
+    expected = []
+    for stop in model.stage_names[1:3]:
+        x = np.asarray(model.apply(frozen, normalise(images, student.entry), stop=stop))
+        x = x.reshape(len(x), -1, x.shape[-1])
+        expected += [x.mean(1), x.std(1)]
+    np.testing.assert_allclose(statistics, np.concatenate(expected, 1), rtol=1e-4, atol=1e-5)
+    # Of more stages than lie before the boundary, those that do.
+    z, every = student.observe(frozen, images, 1000)
+    np.testing.assert_allclose(z, student.trunk(frozen, images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(every[:, : statistics.shape[1]], statistics, rtol=1e-4, atol=1e-5)
+    widths = [
+        model.apply(frozen, normalise(images, student.entry), stop=stop).shape[-1]
+        for stop in model.stage_names[1 : 1 + model.stage_names.index(student.plan.boundary)]
+    ]
+    assert every.shape == (len(images), 2 * sum(widths))
+
+
 def _trained(student, frozen, tuned, steps=3, weight_decay=0.1):
     optimizer = optax.adamw(1e-2, weight_decay=weight_decay)
     teacher = (student.model, student.entry)

@@ -11,6 +11,8 @@ from runs import FOLDERS, folder_config, make_folder, run
 
 from robust_jax import costs, distort, stages
 from robust_jax.data.copies import read_manifest
+from robust_jax.data.pipeline import ordered_batches
+from robust_jax.stages.context import Context
 
 NETWORKS = ("cae", "edsr", "noise2net")
 NAMES = ("cae_0", "edsr_0", "noise2net_0")
@@ -122,6 +124,20 @@ def test_copies_of_another_run_are_used_for_the_same_images_only(
     with pytest.raises(ValueError, match="the copies were made from other images; got"):
         run(config(other, **keys), tmp_path / "changed")
     assert not stages.is_done(epath.Path(tmp_path / "changed"), "distort")
+
+
+def test_what_calibrates_is_made_as_the_selection_says(images, finished, tmp_path):
+    copies = finished / "distort" / "copies"
+    keys = {"distort__networks": NETWORKS, "distort__dir": str(copies)}
+    usual = Context(config(images, **keys), tmp_path).calibration_set()
+    assert usual.mixture.used == ["augment_ops"]  # as the augmented set
+    chosen = config(images, **keys, selection__mixture__noise2net=1.0)
+    elements = Context(chosen, tmp_path).calibration_set()
+    (batch,) = ordered_batches(elements, batch_size=8)
+    assert batch["mask"].sum() == len(elements) == 4
+    for view, record in zip(batch["aug"], batch["id"][batch["mask"]], strict=False):
+        copy = Image.open(copies / "noise2net_0" / elements.copies.files[record])
+        np.testing.assert_allclose(view, np.asarray(copy, np.float32), atol=3)  # JPEG decoders
 
 
 def test_without_networks_nothing_is_made(images, tmp_path, capsys):
