@@ -150,6 +150,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     c.evaluate.sets = ()  # benchmarks to read: KIND:PATH (see docs/benchmarks.md)
     c.evaluate.max_images = config_dict.placeholder(int)  # evaluate on the first so many only
+    c.evaluate.max_sequences = config_dict.placeholder(int)  # of these, make sequences of so many
 
     c.sweep = ConfigDict()
     # Several runs in one workdir that end in one table; see docs/sweeps.md and configs/paper/.

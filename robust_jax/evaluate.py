@@ -131,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--perturbations", nargs="*", default=[], help="all (the ten), extra (four more) or names"
     )
     parser.add_argument("--max_images", type=int, help="of each set, at most")
+    parser.add_argument("--max_sequences", type=int, help="of each set, at most")
     parser.add_argument(
         "--jpeg85", action="store_true", help="corrupted images go through JPEG 85, as published"
     )
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.data is None and not args.sets:
         raise ValueError("nothing to evaluate; got neither --data nor --sets; give one of them")
-    for name in ("max_images", "batch_size"):
+    for name in ("max_images", "max_sequences", "batch_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be positive; got {value}; leave it out or give 1 up")
@@ -164,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.max_images,
         args.jpeg85,
         args.seed,
+        args.max_sequences,
     )
     summary = evaluate(
         found,

@@ -123,8 +123,9 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     tolerated_faults(flat["train.on_nan"])
     _check_start(config.student)
     _check_augmentation(config)
-    if flat["evaluate.max_images"] is not None:
-        _check_range("evaluate.max_images", flat["evaluate.max_images"], 1)
+    for key in ("evaluate.max_images", "evaluate.max_sequences"):
+        if flat[key] is not None:
+            _check_range(key, flat[key], 1)
 
 
 def _check_start(student: ml_collections.ConfigDict) -> None:

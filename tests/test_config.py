@@ -64,6 +64,8 @@ def test_every_default_is_valid():
         ({"selection__num_samples": 0}, r"selection.num_samples .*got 0; .*at least 1$"),
         ({"augmented__replicas": 0}, r"augmented.replicas .*got 0"),
         ({"evaluate__max_images": 0}, r"evaluate.max_images .*got 0"),
+        ({"evaluate__max_sequences": 0}, r"evaluate.max_sequences .*got 0"),
+        ({"selection__gate_stages": 0}, r"selection.gate_stages .*got 0; .*at least 1$"),
         ({"train__log_every_steps": 0}, r"train.log_every_steps .*got 0"),
         ({"train__checkpoint_every_steps": -1}, r"train.checkpoint_every_steps .*got -1"),
         ({"pretrain__batch_size": 0}, r"pretrain.batch_size .*got 0; use a value of at least 1"),

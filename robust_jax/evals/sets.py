@@ -28,6 +28,7 @@ class Choice(NamedTuple):
       max_images: of each set of images, of a fixed random order, or None for all.
       jpeg85: save corrupted images as JPEG of quality 85, as the published ones are.
       seed: of the corruptions and sequences.
+      max_sequences: of each set of sequences; None for as many as images.
     """
 
     corruptions: Sequence[str]
@@ -36,6 +37,13 @@ class Choice(NamedTuple):
     max_images: int | None = None
     jpeg85: bool = False
     seed: int = 0
+    max_sequences: int | None = None
+
+    @property
+    def sequences(self) -> int | None:
+        """How many sequences of each set, at most; None for all."""
+        given = [n for n in (self.max_images, self.max_sequences) if n is not None]
+        return min(given, default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +133,7 @@ def stored_sets(
     found: list[ImageSet | FrameSet] = []
     for one in stored:
         if isinstance(one, StoredFrames):
-            some = one.subset(classification.some(len(one), choice.max_images))
+            some = one.subset(classification.some(len(one), choice.sequences))
             content = (some.fingerprint,)
             found.append(FrameSet(one.where, some.labels, some.batches, content, kind=one.kind))
         else:
@@ -159,12 +167,12 @@ def own_sets(
     for name, severity in corruption.grid(choice.corruptions, choice.severities):
         where = {"set": "corruption", "corruption": name, "severity": severity}
         found.append(ImageSet(where, images, (name, severity, seed, choice.jpeg85), subset))
-    larger = EvalSet(source, perturbation_ops, choice.max_images)
+    larger = EvalSet(source, perturbation_ops, choice.sequences)
     for name in perturbation.names(choice.perturbations):
         frames = functools.partial(_generated, larger, name, size, seed)
         content = (larger.records.fingerprint, perturbation_ops, name, size, seed)
         where = {"set": "perturbation", "perturbation": name}
-        found.append(FrameSet(where, images.labels, frames, content, subset))
+        found.append(FrameSet(where, larger.labels, frames, content, subset))
     return found
 
 

@@ -24,6 +24,7 @@ def run(context: Context) -> None:
         section.max_images,
         section.jpeg85,
         seed,
+        section.max_sequences,
     )
     own = sets.own_sets(
         context.val,

@@ -105,6 +105,15 @@ def test_what_changed_is_evaluated_again(changes, version, seen, tmp_path):
     assert model.seen == seen
 
 
+@pytest.mark.parametrize(("most", "images", "frames"), [((None, 2), 5, 2), ((3, 4), 3, 3)])
+def test_sequences_may_be_fewer_than_images(most, images, frames, tmp_path):
+    found = own_sets(max_images=most[0], max_sequences=most[1])
+    *shown, tilt = measure(found, Model(), tmp_path)
+    assert [len(one.labels) for one in shown] == [len(one.outputs["one/label"]) for one in shown]
+    assert {len(one.labels) for one in shown} == {images}
+    assert len(tilt.labels) == len(tilt.outputs["one/label"]) == frames
+
+
 def test_what_is_stored_of_images_and_frames(tmp_path):
     def function(arrays, batch):
         count = len(batch["image"])
