@@ -47,7 +47,8 @@ def mean(values: ArrayLike) -> Estimate:
         raise ValueError(
             f"a mean needs one finite number an image; got shape {values.shape}; give f[n], n >= 1"
         )
-    average = float(values.mean())
+    # The mean of equal numbers may be rounded to another one.
+    average = float(np.clip(values.mean(), values.min(), values.max()))
     half = _Z_95 * float(values.std()) / np.sqrt(values.size)
     low, high = max(values.min(), average - half), min(values.max(), average + half)
     return Estimate(average, float(low), float(high), values.size)
