@@ -22,6 +22,11 @@ GATE_FOLDS = 3
 _LONG = 100  # characters of a name: to compare longer ones takes long, too
 
 
+def calibrating_section(config: ml_collections.ConfigDict) -> str:
+    """Returns whose mixture the images that calibrate are made by: "selection" or "augmented"."""
+    return "selection" if any(config.selection.mixture.values()) else "augmented"
+
+
 def parse_arg(arg: str | None, **spec: Any) -> ml_collections.ConfigDict:
     """Parses the text behind the colon of `--config file.py:arg`.
 

@@ -11,6 +11,7 @@ from robust_jax.config import (
     GATE_FOLDS,
     STAGES,
     TRAINED_SECTIONS,
+    calibrating_section,
     duration,
     flatten,
     nearest,
@@ -161,8 +162,7 @@ def _check_augmentation(config: ml_collections.ConfigDict) -> None:
     _check_range("distort.noise2net_max_eps", section.noise2net_max_eps, 0.0, above=True)
     _check_range("teacher.ema_decay", config.teacher.ema_decay, 0.0, 0.99999)
     names = copies.copy_names(section.networks, section.copies)
-    own = any(config.selection.mixture.values())
-    for name in ("augmented", "teacher", *(("selection",) if own else ())):
+    for name in dict.fromkeys(("augmented", "teacher", calibrating_section(config))):
         try:
             Mixture(config[name].mixture.to_dict(), names)
         except ValueError as error:

@@ -179,7 +179,7 @@ class Context(Networks):
 
     def calibration_set(self) -> Elements:
         """Returns the held-out images, each with one augmented view."""
-        own = any(self.config.selection.mixture.values())
+        section = self.config[config_lib.calibrating_section(self.config)]
         return Elements(
             source=self.calibration,
             ops=self.ops("eval_ops"),
@@ -187,5 +187,5 @@ class Context(Networks):
             drawn={"aug": self.ops("augment_ops")},
             seed=self.config.seed + 1,
             replicas=1,
-            **self.drawn("calibration", self.config["selection" if own else "augmented"]),
+            **self.drawn("calibration", section),
         )

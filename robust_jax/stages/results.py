@@ -148,9 +148,10 @@ def _method(measured: list[Row], imagenet: bool) -> dict[str, Any]:
     out |= _perturbed(own["perturbation"], imagenet)
     if "f_correct" in clean:
         out["f_correct_clean"] = clean["f_correct"]
-    if shifted := _routed(own["corruption"]):
+    if shifted := _counted(own["corruption"], "f_correct"):
         out["f_correct_shift"] = float(np.mean(shifted))
-    if severe := _routed([r for r in own["corruption"] if r.get("severity", 0) >= _SEVERE]):
+    strong = [row for row in own["corruption"] if row.get("severity", 0) >= _SEVERE]
+    if severe := _counted(strong, "f_correct"):
         out["f_correct_severe"] = float(np.mean(severe))
     if auroc := _values(own["corruption"], "routing_auroc"):
         out["routing_auroc"] = auroc[0]
@@ -172,7 +173,7 @@ def _benchmark(measured: list[Row], clean_accuracy: float | None) -> dict[str, A
         row["metric"]: row["value"] for row in plain if not row["metric"].startswith("accuracy_")
     }
     out |= _corrupted(corrupted, kind in _IMAGENET_C, clean_accuracy)
-    if routed := _routed(corrupted):
+    if routed := _counted(corrupted, "f_correct"):
         out["f_correct"] = float(np.mean(routed))
     return out | _perturbed([r for r in measured if "perturbation" in r], kind == "imagenet_p")
 
@@ -217,9 +218,10 @@ def _perturbed(measured: list[Row], imagenet: bool) -> dict[str, Any]:
     return out
 
 
-def _routed(measured: list[Row]) -> list[float]:
-    routed = [row for row in measured if row["metric"] == "f_correct"]
-    return [row["value"] for row in _main(routed, lambda row: row.get("corruption"))]
+def _counted(measured: list[Row], metric: str) -> list[float]:
+    """The values of a metric, without those of the corruptions for validation; see `_main`."""
+    found = [row for row in measured if row["metric"] == metric]
+    return [row["value"] for row in _main(found, lambda row: row.get("corruption"))]
 
 
 def _heads(clean: list[Row], corrupted: list[Row]) -> dict[str, dict[str, float]]:
@@ -227,8 +229,7 @@ def _heads(clean: list[Row], corrupted: list[Row]) -> dict[str, dict[str, float]
     out: dict[str, dict[str, float]] = {}
     for name, measured in (("clean_accuracy", clean), ("corrupted_accuracy", corrupted)):
         for head in HEADS:
-            of_head = [row for row in measured if row["metric"] == f"accuracy_{head}_head"]
-            if counted := [row["value"] for row in _main(of_head, lambda r: r.get("corruption"))]:
+            if counted := _counted(measured, f"accuracy_{head}_head"):
                 out.setdefault(head, {})[name] = float(np.mean(counted))
     return out
 
