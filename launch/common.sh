@@ -47,3 +47,11 @@ check_program() {
   [[ -n $config ]] || fail "no config; got no --config for $script; add --config configs/X.py"
   [[ -n $workdir ]] || fail "no workdir; got no --workdir for $script; add --workdir DIR"
 }
+
+# Waits for a command in the background; its exit code is then in `code`. A signal with a trap ends
+# `wait`, not the command, which may have ended before the trap has: bash remembers how.
+await() {
+  while kill -0 "$1" 2>/dev/null; do wait "$1" || true; done
+  code=0
+  wait "$1" || code=$?
+}

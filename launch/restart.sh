@@ -66,12 +66,7 @@ ask_to_stop() {
 once() {
   "$@" &
   child=$!
-  code=0
-  wait "$child" || code=$?
-  while kill -0 "$child" 2>/dev/null; do # a signal has ended `wait` before the command
-    code=0
-    wait "$child" || code=$?
-  done
+  await "$child"
   child=''
   if [[ -n $killer ]]; then kill "$killer" 2>/dev/null || true; fi
 }

@@ -75,6 +75,19 @@ class TestRestart:
         assert "stopped (exit code 75)" in said
         assert len(world.ran()) == 1
 
+    @pytest.mark.parametrize("code", [0, 75])
+    def test_what_ends_while_it_is_asked_to_tells_its_exit_code(self, world, code):
+        program = f"trap 'exit {code}' TERM; echo up; while true; do sleep 0.1; done"
+        # As on a busy machine: the command has ended before the script goes on.
+        kill = '() { builtin kill "$@" || return; [[ $1 == -0 ]] || sleep 1; }'
+        slow = {"BASH_FUNC_kill%%": kill}
+        running = world.start("restart.sh", "--", "bash", "-c", program, **slow)
+        read_until(running, "up")
+        running.terminate()
+        said, _ = running.communicate(timeout=30)
+        assert running.returncode == code
+        assert ("stopped (exit code 75)" in said) == (code == 75)
+
     def test_kills_what_does_not_stop(self, world):
         stuck = "trap '' TERM; echo up; while true; do sleep 0.1; done"
         running = world.start("restart.sh", "--", "bash", "-c", stuck, GRACE="1")
