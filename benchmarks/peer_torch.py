@@ -1,23 +1,26 @@
 """What PyTorch and transformers need for the same work: partial fine-tuning, and MC dropout.
 
 Both sides have the same weights and the same uint8 images, on the same cores, in one process run,
-interleaved: the ratios are what to read, each over the fastest way of the peer. Nothing is timed
-before both sides give the same answers and the same gradient.
+interleaved: the ratios are what to read, each over the fastest way of the peer. Ours runs as in
+`robust_jax.main`: every core is a device with its part of the batch, but for the step on the cache,
+which one has alone. Nothing is timed before both sides give the same answers and the same gradient.
 `python benchmarks/peer_torch.py [--json FILE] [--model vit_s16] [--batch 16] [--rounds 5]
 [--eager]`; --eager leaves torch.compile out, which takes a minute.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import measuring
 import numpy as np
 import optax
 import students
+from jax.sharding import Mesh
 
+from robust_jax import sharding
 from robust_jax.method import distillation
 from robust_jax.method.selection import HEADS, SelectionConfig, mc_logits, predict
 from robust_jax.state import TrainState
@@ -40,6 +43,7 @@ class Ours:
     """A student of three heads, its arrays, and a batch of pairs of a clean and another view.
 
     Attributes:
+      mesh: the devices, as many as share the pairs evenly.
       images: uint8[batch, h, w, 3], the clean views before the others.
       labels: int32[batch / 2], of the pairs.
     """
@@ -47,6 +51,8 @@ class Ours:
     def __init__(self, name: str, batch: int):
         if batch < 2 or batch % 2:
             raise ValueError(f"a batch holds pairs of views; got batch={batch}; use an even number")
+        parts = math.gcd(batch // 2, jax.device_count())
+        self.mesh = sharding.make_mesh(jax.devices()[:parts])
         self.student, self.variables = students.build(name, NUM_CLASSES)
         model = self.student.model
         rng = np.random.default_rng(0)
@@ -74,19 +80,24 @@ class Ours:
         Each gives the state after it, and metrics.
         """
         student = dataclasses.replace(self.student, rate=rate)
-        frozen, optimizer = {"student": self.variables}, optax.adam(LEARNING_RATE)
-        state = TrainState.create(self.tuned, optimizer)
+        optimizer = optax.adam(LEARNING_RATE)
         step = jax.jit(
             distillation.make_step(student, optimizer, students.KD, seed=0, teacher=None)
         )
-        clean, aug = jnp.split(jnp.asarray(self.images), 2)
-        views, label = {"clean": clean, "aug": aug}, jnp.asarray(self.labels)
-        cache = jax.jit(lambda frozen, views: distillation.features(student, frozen, views, None))
-        cached = cache(frozen, views)
-        return (
-            lambda: step(state, frozen, {**views, "label": label}),
-            lambda: step(state, frozen, {**cached, "label": label}),
-        )
+
+        def on(mesh: Mesh, batch: dict[str, np.ndarray]) -> Program:
+            frozen = {"student": sharding.place(self.variables, mesh)}
+            state = sharding.place(TrainState.create(self.tuned, optimizer), mesh)
+            placed = sharding.shard_batch(batch, mesh)
+            return lambda: step(state, frozen, placed)
+
+        clean, aug = np.split(self.images, 2)
+        views, label = {"clean": clean, "aug": aug}, {"label": self.labels}
+        frozen = {"student": self.variables}
+        cache = jax.jit(lambda views: distillation.features(student, frozen, views, None))
+        # As `stages.feed` has it: one device where an image is one vector.
+        one = sharding.make_mesh(jax.devices()[:1])
+        return on(self.mesh, views | label), on(one, jax.device_get(cache(views)) | label)
 
     def selection(self) -> Program:
         """Returns prediction: the trunk once, MC samples of the tail, the choice of a head."""
@@ -99,8 +110,9 @@ class Ours:
             z = self.student.trunk(variables, images)
             return predict(mc_logits(tail, z, jax.random.key(0), SAMPLES), SelectionConfig())
 
-        images = jnp.asarray(self.images)
-        return lambda: answer(self.variables, self.tuned, images)
+        variables, tuned = sharding.place((self.variables, self.tuned), self.mesh)
+        images = sharding.shard_batch({"images": self.images}, self.mesh)["images"]
+        return lambda: answer(variables, tuned, images)
 
 
 class Torch:
@@ -193,6 +205,7 @@ def _same(what: str, ours: Any, theirs: Any, most: float) -> None:
 def main() -> None:
     """Compares, measures, prints the table and writes the JSON."""
     args = measuring.arguments(__doc__, model="vit_s16", batch=16, rounds=5, eager=False)
+    sharding.use_all_cores()
     torch.set_num_threads(measuring.machine()["cores"])
     ours = Ours(args.model, args.batch)
     theirs = Torch(ours)

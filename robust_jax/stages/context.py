@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
 from robust_jax import checkpoint, hosts, memory, optim, sharding, stages
 from robust_jax import config as config_lib
@@ -127,14 +128,16 @@ class Context(Networks):
         *,
         section: str,
         total_steps: int,
+        mesh: Mesh | None = None,
         steps_per_call: int = 1,
     ) -> tuple[TrainState, dict[str, float]]:
-        """Runs the training loop with this run's workdir, devices and intervals.
+        """Runs the training loop with this run's workdir and intervals.
 
         Args:
           section: of the config, which describes the training; for the others see `train.train`.
+          mesh: all devices if None.
         """
-        chosen = self.config[section]
+        chosen, mesh = self.config[section], mesh or self.training_mesh
         return train(
             step_fn,
             state,
@@ -144,13 +147,13 @@ class Context(Networks):
             total_steps=total_steps,
             batch_size=chosen.batch_size,
             workdir=self.workdir,
-            mesh=self.training_mesh,
+            mesh=mesh,
             steps_per_call=steps_per_call,
             log_every_steps=self.config.train.log_every_steps,
             checkpoint_every_steps=self.config.train.checkpoint_every_steps,
             learning_rate=optim.schedule(chosen, total_steps),
             max_faults=config_lib.tolerated_faults(self.config.train.on_nan),
-            memory_knobs=knobs.of_training(self.config, section, self.training_mesh.size),
+            memory_knobs=knobs.of_training(self.config, section, mesh.size),
         )
 
     def network_bytes(self) -> dict[str, int]:

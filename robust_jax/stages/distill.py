@@ -27,11 +27,11 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
       heads: the heads that it has.
       kd: options of `method.kd`; the teacher is touched only when its weight is above 0.
     """
-    section, student, mesh = context.config.distill, context.student(heads), context.training_mesh
+    section, student = context.config.distill, context.student(heads)
     examples = len(context.augmented_set())
     total = config_lib.duration(section, "total", examples=examples, label="distill")
     fed = feed.make(context, path, taught=kd["weight"] > 0)
-    frozen = {"student": context.frozen(mesh), **fed.frozen}
+    mesh, frozen = fed.mesh, {"student": context.frozen(fed.mesh), **fed.frozen}
     teacher = None
     if kd["weight"] and not fed.cached:
         teacher = (context.teacher_model, context.teacher_entry)
@@ -58,6 +58,7 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
         fed.batches,
         section="distill",
         total_steps=total,
+        mesh=mesh,
         steps_per_call=fed.steps_per_call,
     )
     context.save(f"{path}/tuned", state.params)
