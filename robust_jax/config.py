@@ -17,7 +17,7 @@ import ml_collections
 STAGES = ("pretrain", "distort", "teacher", "cache", "distill", "baselines", "evaluate", "report")
 # Sections of what is trained for a duration.
 TRAINED_SECTIONS = ("pretrain", "teacher", "distill", "finetune")
-# Images that are held out at least: the folds of the cross-validation of `calibration.fit_gate`.
+# Images that are held out at least: the folds of the cross-validation of `gate.fit_gate`.
 GATE_FOLDS = 3
 _LONG = 100  # characters of a name: to compare longer ones takes long, too
 

@@ -44,7 +44,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "cache.dtype": ("bfloat16", "float32"),
     "distort.edsr_shrink": (1, 2, 4),
     "selection.uncertainty": ("mutual_information", "variance", "predictive_entropy"),
-    "selection.score": ("product", "sum", "uncertainty", "kl", "max_logit"),
+    "selection.score": ("product", "sum", "uncertainty", "kl", "max_logit", "gate"),
     "selection.direction": ("combined_to_head", "head_to_combined"),
     "selection.candidates": ("clean_unclean", "all"),
 }
@@ -122,11 +122,27 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     if flat["data.image_size"] != 0:  # the student's own
         _check_range("data.image_size", flat["data.image_size"], 8)  # corruptions take no less
     tolerated_faults(flat["train.on_nan"])
+    _check_selection(config.selection)
     _check_start(config.student)
     _check_augmentation(config)
     for key in ("evaluate.max_images", "evaluate.max_sequences"):
         if flat[key] is not None:
             _check_range(key, flat[key], 1)
+
+
+def _check_selection(selection: ml_collections.ConfigDict) -> None:
+    """Checks that the options of the choice between heads belong together."""
+    _check_range("selection.keep_clean", selection.keep_clean, 0.0, 1.0)
+    if selection.score == "gate" and selection.candidates != "clean_unclean":
+        raise ValueError(
+            f"a gate tells clean from shifted only; got selection.candidates="
+            f"{selection.candidates}; use clean_unclean with selection.score=gate"
+        )
+    if selection.keep_clean and not selection.calibrate:
+        raise ValueError(
+            f"selection.keep_clean sets a threshold; got {selection.keep_clean} with "
+            "selection.calibrate=False; calibrate, or use 0"
+        )
 
 
 def _check_start(student: ml_collections.ConfigDict) -> None:

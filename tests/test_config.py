@@ -65,6 +65,14 @@ def test_every_default_is_valid():
         ({"augmented__replicas": 0}, r"augmented.replicas .*got 0"),
         ({"evaluate__max_images": 0}, r"evaluate.max_images .*got 0"),
         ({"evaluate__max_sequences": 0}, r"evaluate.max_sequences .*got 0"),
+        (
+            {"selection__score": "gate", "selection__candidates": "all"},
+            r"a gate tells clean .*got selection.candidates=all; use clean_unclean",
+        ),
+        (
+            {"selection__keep_clean": 0.9, "selection__calibrate": False},
+            r"keep_clean sets a threshold; got 0.9 .*; calibrate, or use 0",
+        ),
         ({"selection__gate_stages": 0}, r"selection.gate_stages .*got 0; .*at least 1$"),
         ({"train__log_every_steps": 0}, r"train.log_every_steps .*got 0"),
         ({"train__checkpoint_every_steps": -1}, r"train.checkpoint_every_steps .*got -1"),

@@ -59,6 +59,19 @@ def test_answers_are_those_of_the_evaluation(trained, said):
     np.testing.assert_array_equal(said.head, stored["ours/head"])
 
 
+def test_a_gate_may_choose(trained, images, tmp_path):
+    workdir = copy_run(trained, tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(config | {"selection.score": "gate"}))
+    calibrations = workdir / "evaluate" / "calibration"
+    (calibrations / "ours_gate.json").replace(calibrations / "ours.json")
+    said = robust_jax.load(workdir).predict(images)
+    stored = np.load(trained / "evaluate" / "outputs" / "clean.npz")
+    assert 0 < said.head.mean() < 1 and (said.head != stored["ours/head"]).any()
+    np.testing.assert_array_equal(said.head, stored["ours_gate/head"])
+    np.testing.assert_array_equal(said.label, stored["ours_gate/label"])
+
+
 def test_answers_have_the_promised_form(classifier, said):
     assert classifier.class_names == tuple("0123456789")
     assert said.label.dtype == said.head.dtype == np.int32

@@ -1,12 +1,11 @@
 """Calibration of the choice between heads, fitted on held-out clean and augmented images (ours).
 
 Never fit on test corruptions: what the numbers then measure is the fit. Fits take and give numpy;
-`Calibration` and `Gate` are trees, so a jitted prediction takes them as ordinary arguments.
+`Calibration` is a tree, so a jitted prediction takes it as an ordinary argument.
 """
 
 import dataclasses
 import json
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,29 +13,10 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from robust_jax.config import GATE_FOLDS
+from robust_jax.method.gate import Gate, fit_gate
 from robust_jax.method.selection import HEADS, SelectionConfig, predict
 
 _LOG_TEMPERATURE_BOUNDS = (-3.0, 3.0)
-_GATE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Gate:
-    """A logistic classifier of clean against shifted, on standardised inputs.
-
-    Attributes: mean, scale, weights: f32[f]; bias: f32[].
-    """
-
-    mean: Any
-    scale: Any
-    weights: Any
-    bias: Any
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Log-odds of being shifted: f32[b, f] -> f32[b]."""
-        return (inputs - self.mean) / self.scale @ jnp.asarray(self.weights) + self.bias
 
 
 @jax.tree_util.register_dataclass
@@ -154,42 +134,20 @@ def fit_threshold(routing_score_clean: np.ndarray, routing_score_shifted: np.nda
     return float(thresholds[best[np.argmax(width[best])]])
 
 
-def fit_gate(statistics_clean: np.ndarray, statistics_shifted: np.ndarray, seed: int = 0) -> Gate:
-    """A logistic classifier of clean against shifted, both counting the same.
+def keeping_threshold(routing_score_clean: np.ndarray, share: float) -> float:
+    """The least of the given scores at which `share` of these images or more stay clean.
 
-    The strength of its L2 penalty is chosen by cross-validation over folds drawn from `seed`: the
-    inputs are often more than the images.
-
-    Args: statistics_clean, statistics_shifted: f32[b, f] of `Student.observe`.
+    Args:
+      routing_score_clean: f32[b], higher for likely shifted.
+      share: above 0, at most 1.
     """
-    # Slow to import, and only fits need it.
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-
-    clean, shifted = (np.asarray(s, np.float64) for s in (statistics_clean, statistics_shifted))
-    if min(len(clean), len(shifted)) < GATE_FOLDS or clean.shape[1:] != shifted.shape[1:]:
+    scores = np.asarray(routing_score_clean, np.float64).ravel()
+    if scores.size == 0 or not np.isfinite(scores).all() or not 0 < share <= 1:
         raise ValueError(
-            f"a gate needs {GATE_FOLDS} or more images of each kind with the same statistics; "
-            f"got {clean.shape} and {shifted.shape}; hold out more images"
+            f"a threshold keeps a share in (0, 1] of finite scores; got share={share} of "
+            f"{scores.size} scores; give those of held-out clean images"
         )
-    inputs = np.concatenate([clean, shifted])
-    is_shifted = np.repeat([0, 1], [len(clean), len(shifted)])
-    mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    inputs = (inputs - mean) / scale
-    folds = StratifiedKFold(GATE_FOLDS, shuffle=True, random_state=seed)
-
-    def classifier(c: float) -> LogisticRegression:
-        return LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
-
-    best = max(
-        _GATE_REGULARISATION,
-        key=lambda c: cross_val_score(
-            classifier(c), inputs, is_shifted, cv=folds, scoring="roc_auc"
-        ).mean(),
-    )
-    fitted = classifier(best).fit(inputs, is_shifted)
-    return Gate(*(np.float32(x) for x in (mean, scale, fitted.coef_[0], fitted.intercept_[0])))
+    return float(np.quantile(scores, share, method="inverted_cdf"))
 
 
 def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -216,7 +174,8 @@ def calibrate(
 ) -> Calibration:
     """Fits the gate or the threshold that `config` needs, on top of the temperatures.
 
-    The gate keeps threshold 0; its log-odds on its own training images say nothing better.
+    With `config.keep_clean` the threshold is the one that keeps this share of the clean images;
+    else the best of both F_correct, and even odds of the gate.
 
     Args:
       logits_clean, logits_shifted: f32[h, s, b, k].
@@ -231,11 +190,16 @@ def calibrate(
                 "score='gate' is fitted on statistics; got None; pass statistics_clean and "
                 "statistics_shifted"
             )
-        gate = fit_gate(statistics_clean, statistics_shifted, seed)
-        return Calibration(temperatures, gate=gate, config=config)
+        gate, unseen = fit_gate(statistics_clean, statistics_shifted, seed)
+        threshold = keeping_threshold(unseen, config.keep_clean) if config.keep_clean else 0.0
+        return Calibration(temperatures, threshold, gate, config)
     unset = Calibration(temperatures, config=config)
     routing = [
         np.asarray(predict(jnp.asarray(logits), config, unset)["routing_score"])
         for logits in (logits_clean, logits_shifted)
     ]
+    if config.keep_clean:
+        return dataclasses.replace(
+            unset, threshold=keeping_threshold(routing[0], config.keep_clean)
+        )
     return dataclasses.replace(unset, threshold=fit_threshold(*routing))

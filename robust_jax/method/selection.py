@@ -82,12 +82,15 @@ class SelectionConfig:
       direction: D is KL(combined || head) or KL(head || combined).
       candidates: `clean_unclean`, or `all`, where the combined head may answer too (ours). Its D to
         itself would be 0 and always win, so D is then taken to the mean of the three heads.
+      keep_clean: the share of clean images that a calibrated threshold leaves to the clean head;
+        0 is the threshold that is right most often (ours).
     """
 
     uncertainty: str = "mutual_information"
     score: str = "product"
     direction: str = "combined_to_head"
     candidates: str = "clean_unclean"
+    keep_clean: float = 0.0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -100,6 +103,10 @@ class SelectionConfig:
             raise ValueError(
                 f"a gate tells clean from shifted only; got candidates={self.candidates!r}; "
                 "use candidates='clean_unclean' with score='gate'"
+            )
+        if not 0 <= self.keep_clean <= 1:
+            raise ValueError(
+                f"keep_clean is a share; got {self.keep_clean}; use a number from 0 to 1"
             )
 
 

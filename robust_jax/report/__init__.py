@@ -26,6 +26,7 @@ LABELS = {
     "ours_no_kld": "ours (w/o KLD)",
     "ours_no_umc": "ours (w/o U_mc)",
     "ours_max_logit": "ours (max logit)",
+    "ours_product": "ours (U x KL)",
     "ours_gate": "ours (gate)",
 }
 

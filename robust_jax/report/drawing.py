@@ -36,7 +36,14 @@ STYLES: dict[str, tuple[str, str, Any]] = {  # method -> colour, marker, dash
     "lp_ft": ("#d55e00", "X", (0, (3, 1, 1, 1, 1, 1))),
     "ours": ("#0072b2", "o", "-"),
 }
-VARIANTS = {"no_kd": "<", "no_kld": ">", "no_umc": "p", "max_logit": "h", "gate": "*"}
+VARIANTS = {
+    "no_kd": "<",
+    "no_kld": ">",
+    "no_umc": "p",
+    "max_logit": "h",
+    "product": "H",
+    "gate": "*",
+}
 STYLES |= {f"ours_{name}": ("#0072b2", marker, "-") for name, marker in VARIANTS.items()}
 TIMES = {0.001: "1 ms", 0.003: "3 ms", 0.01: "10 ms", 0.03: "30 ms"}
 TIMES |= {

@@ -33,16 +33,11 @@ def load_arrays(networks: Networks) -> dict[str, Any]:
     return arrays
 
 
-def routed_methods(arrays: dict[str, Any]) -> list[str]:
-    """Returns the methods that choose between the heads of one of the tuned students."""
-    return [method for method, (student, _) in ROUTED.items() if student in arrays["tuned"]]
-
-
 def load_calibrations(networks: Networks, arrays: dict[str, Any]) -> dict[str, Calibration]:
     """Returns the calibrations that the stage `evaluate` stored."""
     return {
         method: routing.read_calibration(routing.calibration_path(networks, method))
-        for method in routed_methods(arrays)
+        for method in routing.routed_methods(networks, arrays["tuned"])
         if routing.is_calibrated(networks, method)
     }
 
@@ -60,7 +55,7 @@ def answers(networks: Networks, arrays: dict[str, Any], subset: Subset | None = 
     """
     student, sample = networks.student(HEADS), routing.sampler(networks)
     observe = routing.observer(networks)
-    routed = routed_methods(arrays)
+    routed = routing.routed_methods(networks, arrays["tuned"])
     single = {
         name: networks.student(heads)
         for name, heads in TUNED.items()

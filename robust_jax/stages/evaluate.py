@@ -35,7 +35,7 @@ def run(context: Context) -> None:
     )
     stored = load_benchmarks(context)
     arrays = answers.load_arrays(context)
-    methods = answers.routed_methods(arrays)
+    methods = routing.routed_methods(context, arrays["tuned"])
 
     def place(pixels: np.ndarray) -> jax.Array:
         return sharding.shard_batch({"image": pixels}, context.mesh)["image"]

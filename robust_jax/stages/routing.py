@@ -1,7 +1,7 @@
 """How the methods that route between heads are set up and calibrated; needs no TensorFlow."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import jax
@@ -21,12 +21,13 @@ from robust_jax.stages.networks import Networks
 PART = 64
 
 # Methods that route: the trained student that they use, and what differs in its selection.
-ROUTED: dict[str, tuple[str, dict[str, str]]] = {
+ROUTED: dict[str, tuple[str, dict[str, Any]]] = {
     "ours": ("ours", {}),
     "ours_no_kd": ("ours_no_kd", {}),
     "ours_no_kld": ("ours", {"score": "uncertainty"}),
     "ours_no_umc": ("ours", {"score": "kl"}),
     "ours_max_logit": ("ours", {"score": "max_logit"}),
+    "ours_product": ("ours", {"score": "product"}),
     "ours_gate": ("ours", {"score": "gate", "candidates": "clean_unclean"}),
 }
 
@@ -39,8 +40,22 @@ def selection_config(networks: Networks, method: str) -> SelectionConfig:
         score=section.score,
         direction=section.direction,
         candidates=section.candidates,
+        keep_clean=section.keep_clean,
     )
     return dataclasses.replace(base, **ROUTED[method][1])
+
+
+def routed_methods(networks: Networks, students: Container[str]) -> list[str]:
+    """Returns the methods that choose between the heads of some students.
+
+    An ablation that would choose as `ours` does is left out.
+    """
+    ours = selection_config(networks, "ours")
+    return [
+        method
+        for method, (student, changes) in ROUTED.items()
+        if student in students and not (changes and selection_config(networks, method) == ours)
+    ]
 
 
 def is_calibrated(networks: Networks, method: str) -> bool:

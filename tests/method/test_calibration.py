@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-import sklearn.metrics
 
 from robust_jax.method import calibration, selection
 from robust_jax.method.selection import HEADS, SelectionConfig
@@ -63,28 +62,6 @@ def test_threshold_is_a_midpoint():
     assert calibration.fit_threshold([0.0], [0.0]) in (-1.0, 1.0)
 
 
-def test_gate_separates_and_its_seed_fixes_it():
-    rng = np.random.default_rng(0)
-    shift = np.array([1.5, 0, 0, 0])
-    scale = np.array([1, 100, 0.01, 0])  # a constant input must not divide by zero
-    clean, shifted = (scale * (rng.normal(size=(200, 4)) + m) for m in (0, shift))
-    gate = calibration.fit_gate(clean, shifted, seed=3)
-    again = calibration.fit_gate(clean, shifted, seed=3)
-    np.testing.assert_array_equal(gate.weights, again.weights)
-    held_out = [scale * (rng.normal(size=(500, 4)) + m) for m in (0, shift)]
-    odds = np.asarray(jax.jit(lambda gate, x: gate(x))(gate, np.concatenate(held_out)))
-    # The Bayes optimum of two unit normals 1.5 apart is 0.856.
-    assert sklearn.metrics.roc_auc_score(np.repeat([0, 1], 500), odds) > 0.82
-    assert ((odds > 0) == np.repeat([False, True], 500)).mean() > 0.74
-
-
-def test_gate_counts_both_kinds_the_same():
-    rng = np.random.default_rng(0)
-    gate = calibration.fit_gate(rng.normal(0, 1, (900, 1)), rng.normal(1, 1, (90, 1)))
-    # The odds are even half way between the two means, however many images each has.
-    assert gate(np.array([[0.5]], np.float32)) == pytest.approx(0, abs=0.2)
-
-
 def held_out(seed=0, b=300):
     """Heads whose mutual information tells clean from shifted: three with noise of their own."""
     clean, shifted = [], []
@@ -139,6 +116,32 @@ def test_calibrated_gate_routes_and_survives_json():
         np.testing.assert_array_equal(answers[0]["routing_score"], answers[1]["routing_score"])
 
 
+@pytest.mark.parametrize("score", ["product", "gate"])
+def test_a_threshold_keeps_a_share_of_clean_images(score):
+    config = SelectionConfig(score=score, keep_clean=0.9)
+    fit, fresh = held_out(), held_out(seed=2, b=2000)
+    rng = np.random.default_rng(0)
+    statistics = [rng.normal(size=(300, 8)) + m for m in (0, 0.8)]
+    temperatures = calibration.fit_temperatures(*pooled(fit))
+    fitted = calibration.calibrate(fit[0], fit[2], temperatures, config, *statistics)
+    seen = jnp.asarray(rng.normal(size=(2000, 8)))
+    heads = selection.predict(jnp.asarray(fresh[0]), config, fitted, seen)["head"]
+    # Three deviations of a quantile of 300 images and of a share of 2,000.
+    assert np.mean(heads == 0) == pytest.approx(0.9, abs=0.055)
+
+
+def test_keeping_threshold_keeps_no_less():
+    scores = np.array([3.0, 1.0, 2.0, 4.0])
+    for share, most in ((0.25, 1), (0.5, 3), (0.51, 3), (1.0, 4)):
+        got = calibration.keeping_threshold(scores, share)
+        assert got <= most and (scores <= got).mean() >= share
+    for wrong in (0.0, 1.1):
+        with pytest.raises(ValueError, match=r"a share in \(0, 1\]"):
+            calibration.keeping_threshold(scores, wrong)
+    with pytest.raises(ValueError, match="give those of held-out clean images"):
+        calibration.keeping_threshold(np.array([]), 0.5)
+
+
 def test_json_without_gate():
     fitted = calibration.Calibration(dict.fromkeys(HEADS, 1 / 3), threshold=0.1 + 0.2)
     assert calibration.Calibration.from_json(fitted.to_json()) == fitted
@@ -151,8 +154,6 @@ def test_promised_errors():
         calibration.fit_threshold([], [1.0])
     with pytest.raises(ValueError, match="must be finite"):
         calibration.fit_threshold([np.nan], [1.0])
-    with pytest.raises(ValueError, match=r"got \(2, 4\) and \(9, 4\)"):
-        calibration.fit_gate(np.zeros((2, 4)), np.zeros((9, 4)))
     with pytest.raises(ValueError, match="pass statistics_clean and statistics_shifted"):
         clean, _, shifted, _ = held_out(b=10)
         temperatures = dict.fromkeys(HEADS, 1.0)

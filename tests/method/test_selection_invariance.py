@@ -153,7 +153,11 @@ def routed(networks, arrays, images, labels):
     trees = {"student": arrays[0], "tuned": {"ours": arrays[1]}}
     batch = {"clean": images, "aug": images[::-1], "label": labels}
     trees["calibration"] = routing.calibrate(
-        networks, answers.routed_methods(trees), [(batch, len(labels))], trees, jnp.asarray
+        networks,
+        routing.routed_methods(networks, trees["tuned"]),
+        [(batch, len(labels))],
+        trees,
+        jnp.asarray,
     )
     assert all(isinstance(one, Calibration) for one in trees["calibration"].values())
     return answers.answers(networks, trees), trees

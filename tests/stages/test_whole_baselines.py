@@ -14,7 +14,7 @@ from robust_jax import models
 from robust_jax.checkpoint import parameter_hash
 from robust_jax.data.pipeline import ordered_batches
 from robust_jax.method.adapted import robustified
-from robust_jax.stages import answers, before_after, transfer_rows, wise_ft
+from robust_jax.stages import answers, before_after, routing, transfer_rows, wise_ft
 from robust_jax.stages.context import Context
 
 pytest_plugins = ["finished_run"]
@@ -193,7 +193,8 @@ def test_the_rows_of_a_run_come_from_one_evaluation(compared, ends):
 def test_inference_ablations_share_the_trained_heads(finished):
     found = networks(finished)
     arrays = answers.load_arrays(found)
-    used = {name: answers.ROUTED[name][0] for name in answers.routed_methods(arrays)}
+    routed = routing.routed_methods(found, arrays["tuned"])
+    used = {name: routing.ROUTED[name][0] for name in routed}
     hashes = {name: parameter_hash(arrays["tuned"][key]) for name, key in used.items()}
     shared = {"ours", "ours_no_kld", "ours_no_umc", "ours_max_logit", "ours_gate"}
     assert {hashes[name] for name in shared} == {parameter_hash(tuned(finished))}

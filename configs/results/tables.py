@@ -1,0 +1,68 @@
+"""The table of a setting: which methods stand in it, and what is told of each."""
+
+from ml_collections import ConfigDict
+
+from configs.paper.scales import Cell
+
+ROWS = {
+    "original": "original",
+    "teacher": "teacher",
+    "full fine-tuning": "full_finetune",
+    "WiSE-FT": "wise_ft",
+    "APT": "apt",
+    "ours w/o KD": "ours_no_kd",
+    "ours w/o KLD": "ours_no_kld",
+    "ours w/o U_mc": "ours_no_umc",
+    "ours, U x KL": "ours_product",
+    "ours": "ours",
+}
+# Of methods that choose between heads alone.
+CHOOSING = ("ours_no_kd", "ours_no_kld", "ours_no_umc", "ours_product", "ours")
+HEADS = ("clean", "unclean", "combined")
+# Heading -> (format, metric).
+COLUMNS = {
+    "clean %": ("percent", "clean_accuracy"),
+    "corrupted %": ("percent", "corrupted_accuracy"),
+    "flips %": ("percent", "mean_flip_probability"),
+    "F clean": ("fraction", "f_correct_clean"),
+    "F severe": ("fraction", "f_correct_severe"),
+    "AUROC": ("fraction", "routing_auroc"),
+    "tuned": ("count", "tuned_params"),
+    "training s": ("seconds", "train_seconds"),
+}
+ROUTING = ("F clean", "F severe", "AUROC")
+SEEDS = (0, 1, 2)
+NOTE = (
+    "Clean and corrupted: accuracy; flips: how often the answer changes along a sequence. F: the "
+    "share of clean images, and of corrupted ones of severities 3 to 5, that the head answers that "
+    "is meant for them. Training seconds are of all that a method needs: for ours the teacher, too."
+)
+
+
+def fill(c: ConfigDict, title: str) -> None:
+    """Makes a config the sweep of a setting: every method, three seeds.
+
+    Args:
+      c: the config of its runs; `selection.score` is that of `ours`.
+      title: of the table.
+    """
+    c.baselines.methods = ("teacher", "full_finetune", "wise_ft", "apt", "ours_no_kd")
+    c.evaluate.severities = (1, 3, 5)
+    c.evaluate.perturbations = ("all",)
+    c.evaluate.max_sequences = 100
+    c.sweep.title, c.sweep.note, c.sweep.seeds = title, NOTE, SEEDS
+    c.sweep.runs = (("all", ()),)
+    c.sweep.columns = tuple((heading, form) for heading, (form, _) in COLUMNS.items())
+    cells = list[Cell]()
+    for row, method in ROWS.items():
+        if method == "ours_product" and c.selection.score == "product":
+            continue  # that is ours
+        for heading, (_, metric) in COLUMNS.items():
+            if heading in ROUTING and method not in CHOOSING:
+                continue
+            cells.append((row, heading, "all", method, metric, None))
+    for head in HEADS:
+        for heading in ("clean %", "corrupted %"):
+            metric = f"heads/{head}/{COLUMNS[heading][1]}"
+            cells.append((f"ours, the {head} head alone", heading, "all", "ours", metric, None))
+    c.sweep.cells = tuple(cells)
