@@ -40,7 +40,12 @@ class Prediction:
 
 
 class RobustClassifier:
-    """A finished run as a classifier of images of any size."""
+    """A finished run as a classifier of images of any size.
+
+    Attributes:
+      class_names: the names of the k classes.
+      score: `selection.score` of the run, the rule by which a head comes to answer.
+    """
 
     def __init__(self, workdir: epath.PathLike, *, zero_shot_head: epath.PathLike | None = None):
         """Restores the student of a run.
@@ -54,7 +59,7 @@ class RobustClassifier:
           ValueError: when the directory holds no finished run, or the head does not fit.
         """
         answering = Answering.restore(workdir, zero_shot_head=zero_shot_head)
-        self.class_names = answering.class_names
+        self.class_names, self.score = answering.class_names, answering.selection.score
         self._ops = answering.networks.photograph_ops
         # On the device once: every number of a calibration would be sent again with each batch.
         self._arrays = jax.device_put(answering.arrays)

@@ -26,6 +26,15 @@ NONE = "none"
 SHOWN = 5  # classes
 SIDE = 256  # pixels that a small image is enlarged to
 _EXAMPLES = 8
+# `selection.score` of the run -> how a head comes to answer.
+RULES = {
+    "product": "low uncertainty and low divergence win",
+    "sum": "low uncertainty and low divergence win",
+    "uncertainty": "low uncertainty wins",
+    "kl": "low divergence wins",
+    "max_logit": "the head with the largest logit wins",
+    "gate": "a gate looks at the first stages of the network",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +167,7 @@ def page(classifier: "RobustClassifier", examples: Sequence[str] = ()) -> Any:
             headers=["head", "uncertainty", "KL"],
             column_widths=["35%", "37%", "28%"],
             wrap=True,
-            label="why this head: low uncertainty and low divergence win",
+            label=f"why this head: {RULES[classifier.score]}",
             interactive=False,
         )
         inputs, outputs = [image, corruption, severity], [seen, original, ours, heads, plot]

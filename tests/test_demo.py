@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 import robust_jax
 from robust_jax import demo
 from robust_jax.corruptions import corrupt
+from robust_jax.validation import CHOICES
 
 pytest_plugins = ["finished_run"]
 
@@ -51,6 +52,10 @@ def test_the_original_is_what_the_student_was(finished, classifier, image):
     logits = model.apply(found.variables("pretrain"), normalise(pixels, entry))
     wanted = np.exp(np.asarray(logits)) / np.exp(np.asarray(logits)).sum()
     np.testing.assert_allclose(classifier.original(pixels), wanted, rtol=1e-4)
+
+
+def test_every_rule_has_its_words():
+    assert set(demo.RULES) == set(CHOICES["selection.score"])
 
 
 def test_words(classifier, image):

@@ -65,7 +65,9 @@ def test_a_gate_may_choose(trained, images, tmp_path):
     (workdir / "config.json").write_text(json.dumps(config | {"selection.score": "gate"}))
     calibrations = workdir / "evaluate" / "calibration"
     (calibrations / "ours_gate.json").replace(calibrations / "ours.json")
-    said = robust_jax.load(workdir).predict(images)
+    gated = robust_jax.load(workdir)
+    assert gated.score == "gate"
+    said = gated.predict(images)
     stored = np.load(trained / "evaluate" / "outputs" / "clean.npz")
     assert 0 < said.head.mean() < 1 and (said.head != stored["ours/head"]).any()
     np.testing.assert_array_equal(said.head, stored["ours_gate/head"])

@@ -17,6 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_ops = f"{enlarged}|random_crop({{size}}, pad={{pad}})|flip_lr"
     c.data.eval_ops = c.evaluate.perturbation_ops = f"{enlarged}|central_crop({{size}})"
     c.distort.ops = "decode"  # copies of the small images, enlarged like them
+    c.distort.fit_steps = 1500
     c.student.name, c.teacher.name = "efficientnet_lite2", "efficientnet_lite0"
     c.student.weights = c.teacher.weights = "pretrained"
     c.student.classifier = "finetune"
@@ -24,6 +25,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pretrain.total_epochs = 8.0
     c.teacher.learning_rate = 0.1
     c.teacher.total_epochs = 4.0
+    c.augmented.replicas = 4
+    c.augmented.mixture.update(c.teacher.mixture)
     c.method.tuned_params = "700000"  # from the last convolution on
     c.method.kd.weight = 1.0
     c.distill.learning_rate = 3e-4
