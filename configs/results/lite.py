@@ -17,6 +17,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_ops = f"{enlarged}|random_crop({{size}}, pad={{pad}})|flip_lr"
     c.data.eval_ops = c.evaluate.perturbation_ops = f"{enlarged}|central_crop({{size}})"
     c.distort.ops = "decode"  # copies of the small images, enlarged like them
+    # Noise2Net's copies are for choosing between settings: nothing is trained on them.
+    c.distort.networks, c.distort.noise2net_max_eps = ("cae", "edsr", "noise2net"), 0.3
     c.distort.fit_steps = 1500
     c.student.name, c.teacher.name = "efficientnet_lite2", "efficientnet_lite0"
     c.student.weights = c.teacher.weights = "pretrained"
