@@ -8,6 +8,7 @@ from runs import ROOT
 from robust_jax.corruptions import CORRUPTIONS
 
 
+@pytest.mark.slow
 def test_steps_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "steps.json"
     options = ["--model", "vit_tiny8", "--batch", "4", "--rounds", "1", "--json", str(file)]
@@ -34,6 +35,7 @@ def test_steps_prints_a_table_and_writes_json(tmp_path):
     assert split["state_mib"] == cached["state_mib"] < masked["state_mib"] < full["state_mib"]
 
 
+@pytest.mark.slow
 def test_augment_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "augment.json"
     options = ["--quick", "--rounds", "1", "--json", str(file)]

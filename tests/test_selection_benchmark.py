@@ -6,6 +6,7 @@ import pytest
 from runs import ROOT
 
 
+@pytest.mark.slow
 def test_selection_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "selection.json"
     options = ["--model", "vit_tiny8", "--batch", "4", "--rounds", "1", "--seconds", "0.01"]

@@ -82,9 +82,12 @@ CONFIGS = [
     SelectionConfig(direction="head_to_combined"),
     SelectionConfig(score="kl", direction="head_to_combined", candidates="all"),
 ]
+every_config = pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda c: "-".join(map(str, dataclasses.astuple(c)))
+)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(dataclasses.astuple(c)))
+@every_config
 def test_scores_equal_numpy(config):
     logits = random_logits(1)
     probs = scipy.special.softmax(logits.astype(np.float64), axis=-1)
@@ -121,7 +124,7 @@ def test_scores_equal_numpy(config):
     np.testing.assert_allclose(out["kl"], d, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: "-".join(dataclasses.astuple(c)))
+@every_config
 def test_identical_heads_answer_clean(config):
     logits = np.repeat(random_logits(h=1), 3, axis=0)
     out = selection.predict(jnp.asarray(logits), config)
