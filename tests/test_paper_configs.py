@@ -73,7 +73,7 @@ def planned(monkeypatch, tmp_path, capsys):
     return dry_run
 
 
-# Table 5 has every student; the others build fewer of the same networks.
+# Table 5 has nine students; the other plans are built of nearly the same networks.
 @pytest.mark.parametrize(
     "name", [n if n == "table5" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
 )
