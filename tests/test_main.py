@@ -119,7 +119,7 @@ def test_folder(finished, tmp_path):
 
 # Every config has to run; add its test above.
 TESTED = {"quickstart.py": test_quickstart, "folder.py": test_folder}
-# Those of the paper's tables and figures have theirs in test_paper_configs, and so on.
+# These have theirs in test_paper_configs and test_results_configs.
 ELSEWHERE = {
     "paper": {"scales.py"} | {f"{name}.py" for name in test_paper_configs.NAMES},
     "results": {"tables.py"} | {f"{name}.py" for name in test_results_configs.NAMES},

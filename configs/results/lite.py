@@ -27,7 +27,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pretrain.total_epochs = 8.0
     c.teacher.learning_rate = 0.1
     c.teacher.total_epochs = 4.0
-    c.augmented.replicas = 4
     c.augmented.mixture.update(c.teacher.mixture)
     c.method.tuned_params = "700000"  # from the last convolution on
     c.method.kd.weight = 1.0

@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from configs.paper.scales import Cell
+from configs.paper.scales import SEEDS, Cell
+from robust_jax.validation import HEADS
 
 ROWS = {
     "original": "original",
@@ -16,9 +17,6 @@ ROWS = {
     "ours, U x KL": "ours_product",
     "ours": "ours",
 }
-# Of methods that choose between heads alone.
-CHOOSING = ("ours_no_kd", "ours_no_kld", "ours_no_umc", "ours_product", "ours")
-HEADS = ("clean", "unclean", "combined")
 # Heading -> (format, metric).
 COLUMNS = {
     "clean %": ("percent", "clean_accuracy"),
@@ -30,8 +28,7 @@ COLUMNS = {
     "tuned": ("count", "tuned_params"),
     "training s": ("seconds", "train_seconds"),
 }
-ROUTING = ("F clean", "F severe", "AUROC")
-SEEDS = (0, 1, 2)
+ROUTING = ("F clean", "F severe", "AUROC")  # of ours alone: the others have no heads to choose
 NOTE = (
     "Clean and corrupted: accuracy; flips: how often the answer changes along a sequence. F: the "
     "share of clean images, and of corrupted ones of severities 3 to 5, that the head answers that "
@@ -58,7 +55,7 @@ def fill(c: ConfigDict, title: str) -> None:
         if method == "ours_product" and c.selection.score == "product":
             continue  # that is ours
         for heading, (_, metric) in COLUMNS.items():
-            if heading in ROUTING and method not in CHOOSING:
+            if heading in ROUTING and not method.startswith("ours"):
                 continue
             cells.append((row, heading, "all", method, metric, None))
     for head in HEADS:
