@@ -21,6 +21,9 @@ def get_config(arg: str = "") -> ConfigDict:
         "evaluate",
         "report",
     )
+    # The seed of the held-out images, the student and the distorted copies, so that runs of several
+    # seeds share them and the student is a given one; else seed.
+    c.student_seed = config_dict.placeholder(int)
 
     c.data = ConfigDict()
     c.data.source = "digits"  # digits | folder | tfds | arrays
@@ -104,6 +107,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.method.frozen_dtype = "float32"  # of frozen matrices: float32 | bfloat16 (half the memory)
     c.method.kd = ConfigDict()
     c.method.kd.weight = 0.5  # lambda: 0 is "w/o KD"
+    c.method.kd.clean_weight = config_dict.placeholder(
+        float
+    )  # lambda of the clean head; else weight
     c.method.kd.temperature = 2.0  # tau
     c.method.kd.weighting = "none"  # none | teacher_entropy
     c.method.kd.heads = ("clean", "unclean", "combined")  # heads that the teacher teaches

@@ -27,6 +27,11 @@ def calibrating_section(config: ml_collections.ConfigDict) -> str:
     return "selection" if any(config.selection.mixture.values()) else "augmented"
 
 
+def student_seed(config: ml_collections.ConfigDict) -> int:
+    """Returns the seed of the held-out images, the student and the distorted copies."""
+    return config.seed if config.student_seed is None else config.student_seed
+
+
 def parse_arg(arg: str | None, **spec: Any) -> ml_collections.ConfigDict:
     """Parses the text behind the colon of `--config file.py:arg`.
 

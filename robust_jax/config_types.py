@@ -7,6 +7,7 @@ from typing import Any
 _MOST = 2**63  # whole numbers are below it, so that everything can count with them
 _DEEPEST = 6  # of the tables of a sweep
 _NUMBERS = ("evaluate.severities", "sweep.seeds")  # lists of whole numbers
+_FRACTIONS = ("method.kd.clean_weight",)  # numbers that may be left out and need not be whole
 _TABLES = ("sweep.runs", "sweep.transfer", "sweep.columns", "sweep.cells", "sweep.figures")
 
 
@@ -15,7 +16,8 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
     Args:
       values: of a flattened config; keys without a default are left alone.
-      defaults: of the flattened `configs/base.py`; None takes a whole number or None.
+      defaults: of the flattened `configs/base.py`; None takes a whole number or
+        None, but for those of `_FRACTIONS`.
 
     Raises:
       ValueError: which key has another type, its value, and what it takes.
@@ -35,6 +37,8 @@ def _rule(key: str, default: Any) -> tuple[str, Callable[[Any], bool]]:
         return "nested lists of text and numbers", _listed(_is_plain)
     if isinstance(default, list | tuple):
         return "a list of text", _listed(_is_text)
+    if key in _FRACTIONS:
+        return "a number, or leave it out", lambda value: value is None or _is_number(value)
     if default is None:
         return "a whole number, or leave it out", lambda value: value is None or _is_whole(value)
     if isinstance(default, bool):

@@ -96,8 +96,12 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     for head in config.method.kd.heads:
         _check_choice("method.kd.heads", head, HEADS)
     _check_range("seed", flat["seed"], 0, 2**31 - 1)
+    if flat["student_seed"] is not None:
+        _check_range("student_seed", flat["student_seed"], 0, 2**31 - 1)
     _check_range("augmented.fraction", flat["augmented.fraction"], 0.0, 1.0, above=True)
     _check_range("method.kd.weight", flat["method.kd.weight"], 0.0, 1.0)
+    if flat["method.kd.clean_weight"] is not None:
+        _check_range("method.kd.clean_weight", flat["method.kd.clean_weight"], 0.0, 1.0)
     _check_range("method.kd.temperature", flat["method.kd.temperature"], 0.0, above=True)
     _check_range("method.kd.clean_anchor", flat["method.kd.clean_anchor"], 0.0)
     _check_range("method.dropout", flat["method.dropout"], 0.0, 0.9)

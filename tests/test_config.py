@@ -58,6 +58,7 @@ def test_every_default_is_valid():
         ({"augmented__fraction": 0.0}, r"augmented.fraction .*got 0.0; use a value above 0.0 and"),
         ({"augmented__fraction": 1.5}, r"augmented.fraction .*got 1.5; .* at most 1.0"),
         ({"method__kd__weight": -0.1}, r"method.kd.weight .*got -0.1; use a value of at least 0.0"),
+        ({"method__kd__clean_weight": 2.0}, r"method.kd.clean_weight .*got 2.0; .*at most 1.0"),
         ({"method__kd__temperature": 0.0}, r"method.kd.temperature .*above 0.0$"),
         ({"method__dropout": 1.0}, r"method.dropout .*at most 0.9"),
         ({"data__image_size": 4}, r"data.image_size .*got 4; use a value of at least 8$"),

@@ -3,12 +3,15 @@ import os
 import shutil
 import subprocess
 
+import jax
+import numpy as np
 import pytest
 from runs import ROOT, command, copy_run, quick_config, resolved, run
 
 from configs.paper import scales, table1, table2
 from robust_jax import config as config_lib
-from robust_jax import main, stages, sweep, sweep_runs
+from robust_jax import main, plan, stages, sweep, sweep_runs
+from robust_jax.stages.networks import Networks
 
 pytest_plugins = ["finished_run"]
 
@@ -111,6 +114,8 @@ def test_stages_are_taken_over_as_far_as_configs_agree(finished, tmp_path):
     ("changes", "expected"),
     [
         ({"seed": 1}, []),
+        ({"seed": 1, "student_seed": 0}, ["pretrain", "distort"]),
+        ({"student_seed": 1}, []),
         ({"teacher__learning_rate": 0.01}, ["pretrain", "distort"]),
         # The distorted copies are the same, but the teacher before the cache is not.
         ({"student__name": "vit_tiny"}, ["distort", "teacher"]),
@@ -119,6 +124,22 @@ def test_stages_are_taken_over_as_far_as_configs_agree(finished, tmp_path):
 )
 def test_no_stage_is_taken_over_from_another_config(finished, tmp_path, changes, expected):
     assert begin(finished, tmp_path, **changes)[1] == expected
+
+
+@pytest.mark.slow
+def test_the_student_of_another_seed_is_trained_the_same(finished, tmp_path):
+    run(quick_config(seed=1, student_seed=0, stages=("pretrain",)), tmp_path)
+    left, right = (
+        jax.tree.leaves(Networks.restore(where).variables("pretrain"))
+        for where in (finished, tmp_path)
+    )
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Whatever else is drawn at random is of the run's own seed.
+    context = plan.make(quick_config(seed=1, student_seed=0), tmp_path)
+    given = plan.make(quick_config(), tmp_path)
+    np.testing.assert_array_equal(context.calibration.labels, given.calibration.labels)
+    assert (context.augmented_set().seed, given.augmented_set().seed) == (1, 0)
 
 
 def test_copies_and_teachers_are_of_one_size_and_one_resize(finished, tmp_path):

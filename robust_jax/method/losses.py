@@ -106,6 +106,22 @@ def head_loss(
     return (1 - weight) * cross_entropy(logits, labels) + weight * taught
 
 
+def head_weight(kd: Mapping[str, Any], head: str) -> float:
+    """Returns λ of a head, 0 for one that the teacher does not teach.
+
+    The clean head can have its own (ours): on clean images labels and a robust teacher, who is no
+    better there than its student, are worth another mixture than on shifted ones.
+
+    Args:
+      kd: `weight`, `clean_weight` (None: the same) and `heads`.
+      head: a key of `HEAD_DOMAINS`.
+    """
+    if head not in kd["heads"]:
+        return 0.0
+    own = kd["clean_weight"] if head == "clean" else None
+    return float(kd["weight"] if own is None else own)
+
+
 def three_head_loss(
     logits_clean: Mapping[str, jax.Array],
     logits_aug: Mapping[str, jax.Array],
@@ -124,9 +140,10 @@ def three_head_loss(
       logits_clean, logits_aug: head -> [b, k], on the clean and on the augmented images.
       labels: int[b], of both.
       teacher_clean, teacher_aug: [b, k]; None when nothing is taught.
-      kd: `weight` λ, `temperature` τ, `weighting`, `heads` (the heads that are taught; the others
-        use cross-entropy only) and `clean_anchor` (the weight of KL(original || head) on clean
-        images, for the clean and the combined head; 0 is off).
+      kd: `weight` and `clean_weight`, which give λ (see `head_weight`), `temperature` τ,
+        `weighting`, `heads` (the heads that are taught; the others use cross-entropy only) and
+        `clean_anchor` (the weight of KL(original || head) on clean images, for the clean and the
+        combined head; 0 is off).
       original_clean: [b, k] logits of the untouched model; only for `clean_anchor`.
 
     Returns:
@@ -151,7 +168,7 @@ def three_head_loss(
                     head_logits,
                     labels,
                     teachers[domain],
-                    weight=kd["weight"] if head in kd["heads"] else 0.0,
+                    weight=head_weight(kd, head),
                     temperature=kd["temperature"],
                     weighting=kd["weighting"],
                 )

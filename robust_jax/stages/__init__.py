@@ -56,6 +56,9 @@ STAGES = {
     "report": Stage((), ("evaluate",), ("report", "summary.json")),
 }
 
+# Stages whose seed is `config.student_seed`.
+_OF_STUDENT = ("pretrain", "distort")
+
 
 def dependants(name: str) -> list[str]:
     """Returns `name` and every stage that reads its result, directly or not, in order."""
@@ -226,6 +229,8 @@ def _determinants(
     name: str, config: ml_collections.ConfigDict, resolved: Mapping[str, Any]
 ) -> dict[str, Any]:
     found = config_lib.subset(config, STAGES[name].keys)
+    if name in _OF_STUDENT:
+        found["seed"] = config_lib.student_seed(config)
     # Rematerialising changes no result: it may be turned on where memory ran out.
     return {k: v for k, v in found.items() if not k.endswith(".remat")} | dict(resolved)
 

@@ -33,7 +33,7 @@ def run(context: Context) -> dict[str, Any]:
             start = context.variables("pretrain", context.training_mesh)
             times[name] = classifier.train(context, path, "student", "finetune", start=start)
         elif name in TUNED:
-            kd = {**config.method.kd.to_dict(), "weight": 0.0}
+            kd = {**config.method.kd.to_dict(), "weight": 0.0, "clean_weight": None}
             if name == "apt":  # it knows nothing of ours; the ablation only loses the teacher
                 kd["clean_anchor"] = 0.0
             times[name] = tune(context, path, TUNED[name], kd)

@@ -74,7 +74,9 @@ def train(
     Returns:
       Clean accuracy, times and which weights it began with.
     """
-    section = context.config[section_name]
+    section, seed = context.config[section_name], context.config.seed
+    if path == "pretrain":
+        seed = config_lib.student_seed(context.config)
     views, drawn, mixture = {"image": ""}, {}, {}
     if augmented is not None:
         augment = context.ops("augment_ops")
@@ -87,14 +89,14 @@ def train(
         ops=context.ops("train_ops"),
         views=views,
         drawn=drawn,
-        seed=context.config.seed,
+        seed=seed,
         **mixture,
     )
     total = config_lib.duration(section, "total", examples=len(elements), label=path)
     optimizer = optim.make(section, total)
     facts: dict[str, Any] = {}
     if start is None:
-        start, facts = _start(context, name)
+        start, facts = _start(context, name, seed)
     params, others = start["params"], {k: v for k, v in start.items() if k != "params"}
     model, entry = context.network(name)
     create = functools.partial(TrainState.create, optimizer=optimizer, averaged=ema_decay > 0)
@@ -126,12 +128,12 @@ def train(
     return {**facts, **times, **finish(context, path, name, trained), "steps": total}
 
 
-def _start(context: Context, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _start(context: Context, name: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     model, _ = context.network(name)
     if context.config[name].weights:
         variables, facts = load_weights(context, name, "new")
         return sharding.place(variables, context.training_mesh), facts
-    key, images = jax.random.key(context.config.seed), model.example_input()
+    key, images = jax.random.key(seed), model.example_input()
     return dict(sharding.create(model.init, context.training_mesh, key, images)), {}
 
 

@@ -74,7 +74,7 @@ class Context(Networks):
                 f"too few training images; got {count}; a run needs at least "
                 f"{10 * config_lib.GATE_FOLDS}, a tenth of which calibrates the head selection"
             )
-        order = np.random.default_rng((config.seed, 1)).permutation(count)
+        order = np.random.default_rng((config_lib.student_seed(config), 1)).permutation(count)
         self._parts = {
             "calibration": np.sort(order[:held_out]),
             "train": np.sort(order[held_out:]),

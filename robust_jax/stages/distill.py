@@ -7,7 +7,7 @@ import jax
 
 from robust_jax import config as config_lib
 from robust_jax import optim, sharding
-from robust_jax.method import distillation
+from robust_jax.method import distillation, losses
 from robust_jax.method.selection import HEADS
 from robust_jax.stages import feed
 from robust_jax.stages.context import Context
@@ -25,15 +25,16 @@ def tune(context: Context, path: str, heads: tuple[str, ...], kd: Any) -> dict[s
     Args:
       path: below the workdir.
       heads: the heads that it has.
-      kd: options of `method.kd`; the teacher is touched only when its weight is above 0.
+      kd: options of `method.kd`; the teacher is touched only when it teaches one of the heads.
     """
     section, student = context.config.distill, context.student(heads)
     examples = len(context.augmented_set())
     total = config_lib.duration(section, "total", examples=examples, label="distill")
-    fed = feed.make(context, path, taught=kd["weight"] > 0)
+    is_taught = any(losses.head_weight(kd, head) for head in heads)
+    fed = feed.make(context, path, taught=is_taught)
     mesh, frozen = fed.mesh, {"student": context.frozen(fed.mesh), **fed.frozen}
     teacher = None
-    if kd["weight"] and not fed.cached:
+    if is_taught and not fed.cached:
         teacher = (context.teacher_model, context.teacher_entry)
         frozen["teacher"] = context.variables("teacher", mesh)
     optimizer = optim.make(section, total)

@@ -14,6 +14,7 @@ from robust_jax.method.student import Student
 CLASSES = 10
 KD = {
     "weight": 0.5,
+    "clean_weight": None,
     "temperature": 2.0,
     "weighting": "teacher_entropy",
     "heads": HEADS,

@@ -10,10 +10,12 @@ import scipy.stats
 import sklearn.metrics
 
 from robust_jax.method import losses
+from robust_jax.method.selection import HEADS
 from robust_jax.method.uncertainty import mutual_information
 
 KD = {
     "weight": 0.3,
+    "clean_weight": None,
     "temperature": 2.0,
     "weighting": "teacher_entropy",
     "heads": ("unclean", "combined"),
@@ -155,6 +157,30 @@ def test_three_head_loss_is_the_sum_of_its_terms():
     assert set(metrics) == {"loss", "anchor_clean", "anchor_combined"} | {
         f"{kind}_{name}" for kind in ("loss", "accuracy") for name in terms
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, (0.0, 0.3, 0.3)),
+        ({"heads": HEADS}, (0.3, 0.3, 0.3)),
+        ({"heads": HEADS, "clean_weight": 0.8}, (0.8, 0.3, 0.3)),
+        ({"heads": HEADS, "clean_weight": 0.0, "weight": 1}, (0.0, 1.0, 1.0)),
+        ({"clean_weight": 0.8}, (0.0, 0.3, 0.3)),
+    ],
+)
+def test_each_head_has_its_mixture_of_labels_and_teacher(change, expected):
+    kd = KD | change
+    assert tuple(losses.head_weight(kd, head) for head in HEADS) == expected
+    clean, aug, (t_clean, t_aug) = three_heads(0), three_heads(1), normal(2, 2, 6, 4)
+    _, metrics = losses.three_head_loss(clean, aug, LABELS, t_clean, t_aug, kd)
+    rest = kd["temperature"], kd["weighting"]
+    terms = {
+        "clean_clean": numpy_head_loss(clean["clean"], t_clean, expected[0], *rest),
+        "combined_aug": numpy_head_loss(aug["combined"], t_aug, expected[2], *rest),
+    }
+    for name, term in terms.items():
+        assert metrics[f"loss_{name}"] == pytest.approx(term.mean(), rel=1e-4)
 
 
 def test_clean_head_has_no_gradient_from_augmented_images():
