@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.distort.fit_steps = 1500
     # The student is trained for longer than it takes to the teacher, which is robust and no better.
     c.pretrain.total_epochs = 30.0
-    c.teacher.total_epochs = 72.0
+    c.teacher.total_epochs = 52.0
     c.augmented.mixture.update(c.teacher.mixture)
     c.method.tuned_params = "0.3"  # from the last block on
     c.distill.total_epochs = 10.0
