@@ -210,6 +210,7 @@ MODELS: dict[str, ModelEntry] = {
         _resnet("resnet152", "bottleneck", 3, 8, 36, 3),
         _small("resnet18_cifar", "resnet", block="basic", depths=(2, 2, 2, 2), stem="cifar"),
         _small("resnet20", "resnet", block="basic", depths=(3, 3, 3), stem="cifar", base_width=16),
+        _small("resnet_tiny", "resnet", base_width=8, **_STRIDED),
         _small("resnet_small", "resnet", base_width=16, **_STRIDED),
         _small("resnet_medium", "resnet", base_width=48, **_STRIDED),
         _lite("efficientnet_lite0", 1.0, 1.0, 224, 256),
