@@ -52,7 +52,9 @@ def check_equal(found, wanted):
         assert float(found[1][name]) == pytest.approx(float(value), rel=1e-6, abs=2e-7), name
 
 
-@pytest.mark.parametrize("loss", supervised.VIEWS)
+@pytest.mark.parametrize(
+    "loss", ["augmix_jsd", pytest.param("cross_entropy", marks=pytest.mark.slow)]
+)
 def test_full_fine_tuning_in_parts_takes_the_same_steps(loss):
     model, entry, variables = network("vit_tiny8")
     found = []
@@ -65,8 +67,15 @@ def test_full_fine_tuning_in_parts_takes_the_same_steps(loss):
     check_equal(found[1], found[0])
 
 
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("share", ["tail", "none"])
+@pytest.mark.parametrize(
+    ("share", "cached"),
+    [
+        ("tail", False),
+        ("none", True),
+        pytest.param("tail", True, marks=pytest.mark.slow),
+        pytest.param("none", False, marks=pytest.mark.slow),
+    ],
+)
 def test_tuning_in_parts_takes_the_same_steps(share, cached):
     made, variables = student("vit_tiny8", 30_000, share, rate=0.0)
     tuned = jax.jit(made.init)(jax.random.key(2), variables)
