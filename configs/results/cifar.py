@@ -27,5 +27,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.selection.mixture.augment_ops, c.selection.mixture.chained = 1.0, 2.0
     if args.runlocal:
         quickstart.runlocal(c)
-    tables.fill(c, "CIFAR-10 subset: resnet_medium, taught by resnet_small")
+    tables.fill(
+        c,
+        "CIFAR-10 subset: resnet_medium, taught by resnet_small",
+        transfer=(("source", "digits"),),
+    )
     return c

@@ -17,19 +17,18 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_ops = f"{enlarged}|random_crop({{size}}, pad={{pad}})|flip_lr"
     c.data.eval_ops = c.evaluate.perturbation_ops = f"{enlarged}|central_crop({{size}})"
     c.distort.ops = "decode"  # copies of the small images, enlarged like them
-    # Noise2Net's copies are for choosing between settings: nothing is trained on them.
-    c.distort.networks, c.distort.noise2net_max_eps = ("cae", "edsr", "noise2net"), 0.3
     c.distort.fit_steps = 1500
+    c.student_seed = 0
     c.student.name, c.teacher.name = "efficientnet_lite2", "efficientnet_lite0"
     c.student.weights = c.teacher.weights = "pretrained"
     c.student.classifier = "finetune"
     c.pretrain.learning_rate = 0.04
     c.pretrain.total_epochs = 8.0
-    c.teacher.learning_rate = 0.1
-    c.teacher.total_epochs = 4.0
+    c.teacher.learning_rate = 0.04
+    c.teacher.total_epochs = 8.0
     c.augmented.mixture.update(c.teacher.mixture)
     c.method.tuned_params = "700000"  # from the last convolution on
-    c.method.kd.weight = 1.0
+    c.method.kd.weight, c.method.kd.clean_weight = 1.0, 0.5
     c.distill.learning_rate = 3e-4
     c.distill.total_epochs = 20.0
     c.finetune.loss = "cross_entropy"
@@ -38,5 +37,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.selection.mixture.augment_ops, c.selection.mixture.chained = 1.0, 2.0
     if args.runlocal:
         quickstart.runlocal(c)
-    tables.fill(c, "CIFAR-10 subset at 64 px: EfficientNet-Lite2, taught by Lite0")
+    tables.fill(
+        c,
+        "CIFAR-10 subset at 64 px: EfficientNet-Lite2, taught by Lite0",
+        transfer=(("source", "digits"),),
+    )
     return c

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.paper.scales import SEEDS, Cell
+from configs.paper.scales import SEEDS, Cell, Changes
 from robust_jax.validation import HEADS
 
 ROWS = {
@@ -29,6 +29,8 @@ COLUMNS = {
     "training s": ("seconds", "train_seconds"),
 }
 ROUTING = ("F clean", "F severe", "AUROC")  # of ours alone: the others have no heads to choose
+TRANSFER = "other data %"
+TRANSFERRED = ("original", "full_finetune", "ours")  # beside these, it costs a pass for each
 NOTE = (
     "Clean and corrupted: accuracy; flips: how often the answer changes along a sequence. F: the "
     "share of clean images, and of corrupted ones of severities 3 to 5, that the head answers that "
@@ -36,12 +38,14 @@ NOTE = (
 )
 
 
-def fill(c: ConfigDict, title: str) -> None:
+def fill(c: ConfigDict, title: str, transfer: Changes = ()) -> None:
     """Makes a config the sweep of a setting: every method, three seeds.
 
     Args:
       c: the config of its runs; `selection.score` is that of `ours`.
       title: of the table.
+      transfer: what other data, to which a linear probe transfers, changes in the section `data`;
+        () for none.
     """
     c.baselines.methods = ("teacher", "full_finetune", "wise_ft", "apt", "ours_no_kd")
     c.evaluate.severities = (1, 3, 5)
@@ -50,6 +54,9 @@ def fill(c: ConfigDict, title: str) -> None:
     c.sweep.title, c.sweep.note, c.sweep.seeds = title, NOTE, SEEDS
     c.sweep.runs = (("all", ()),)
     c.sweep.columns = tuple((heading, form) for heading, (form, _) in COLUMNS.items())
+    if transfer:
+        c.sweep.transfer = ((TRANSFER.removesuffix(" %"), transfer),)
+        c.sweep.columns += ((TRANSFER, "percent"),)
     cells = list[Cell]()
     for row, method in ROWS.items():
         if method == "ours_product" and c.selection.score == "product":
@@ -58,6 +65,9 @@ def fill(c: ConfigDict, title: str) -> None:
             if heading in ROUTING and not method.startswith("ours"):
                 continue
             cells.append((row, heading, "all", method, metric, None))
+        if transfer and method in TRANSFERRED:
+            metric = f"transfer/{TRANSFER.removesuffix(' %')}"
+            cells.append((row, TRANSFER, "all", method, metric, None))
     for head in HEADS:
         for heading in ("clean %", "corrupted %"):
             metric = f"heads/{head}/{COLUMNS[heading][1]}"
