@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_ops = f"{enlarged}|random_crop({{size}}, pad={{pad}})|flip_lr"
     c.data.eval_ops = c.evaluate.perturbation_ops = f"{enlarged}|central_crop({{size}})"
     c.distort.ops = "decode"  # copies of the small images, enlarged like them
-    c.distort.fit_steps = 1500
+    tables.shift(c)
     c.student_seed = 0
     c.student.name, c.teacher.name = "efficientnet_lite2", "efficientnet_lite0"
     c.student.weights = c.teacher.weights = "pretrained"
@@ -26,7 +26,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.pretrain.total_epochs = 8.0
     c.teacher.learning_rate = 0.04
     c.teacher.total_epochs = 8.0
-    c.augmented.mixture.update(c.teacher.mixture)
     c.method.tuned_params = "700000"  # from the last convolution on
     c.method.kd.weight, c.method.kd.clean_weight = 1.0, 0.5
     c.distill.learning_rate = 3e-4
@@ -34,7 +33,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.finetune.loss = "cross_entropy"
     c.finetune.total_epochs = 2.0
     c.selection.score, c.selection.keep_clean = "gate", 0.88
-    c.selection.mixture.augment_ops, c.selection.mixture.chained = 1.0, 2.0
     if args.runlocal:
         quickstart.runlocal(c)
     tables.fill(

@@ -38,6 +38,15 @@ NOTE = (
 )
 
 
+def shift(c: ConfigDict) -> None:
+    """Every family of training-time shifts, for the teacher, the tail and the choice of a head."""
+    c.distort.networks, c.distort.noise2net_max_eps = ("cae", "edsr", "noise2net"), 0.3
+    c.distort.fit_steps = 1500
+    for section in (c.teacher, c.augmented, c.selection):
+        section.mixture.augment_ops, section.mixture.chained = 2.0, 1.0
+        section.mixture.noise2net = 1.0
+
+
 def fill(c: ConfigDict, title: str, transfer: Changes = ()) -> None:
     """Makes a config the sweep of a setting: every method, three seeds.
 
