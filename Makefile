@@ -11,14 +11,14 @@ demo: $(VENV)/runtime
 	$(BIN)/python -m robust_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: lint $(VENV)/torch test-newest
 	$(BIN)/python -m pytest -m slow
 
 # The quick tests on another Python, with the newest packages that the requirements allow.
 test-newest: $(VENV)-newest/dev
-	$(VENV)-newest/bin/python -m pytest -n 2
+	$(VENV)-newest/bin/python -m pytest -n 2 --dist worksteal
 
 $(VENV)-newest/dev: requirements.txt requirements-dev.txt
 	test -x $(VENV)-newest/bin/python || $(NEWEST) -m venv $(VENV)-newest
@@ -49,7 +49,7 @@ test-wheel: $(VENV)/dev
 	$(PIP) --no-deps --target $(WHEEL)/tree $(WHEEL)/*.whl
 	cp -r tests benchmarks colabs launch docs LICENSE *.md *.cff .pre-commit-config.yaml .dockerignore Makefile pyproject.toml constraints.txt requirements*.txt $(WHEEL)/tree
 	find $(WHEEL)/tree -name __pycache__ -prune -exec rm -rf {} +
-	cd $(WHEEL)/tree && PYTHONPATH=$$PWD $(CURDIR)/$(BIN)/python -m pytest -n 2
+	cd $(WHEEL)/tree && PYTHONPATH=$$PWD $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The tables of docs/*.md and the API reference.
 docs: $(VENV)/docs
