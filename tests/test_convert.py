@@ -133,7 +133,7 @@ def test_a_network_needs_its_own_stage_only(shaken, tmp_path, capsys):
         assert (found.model, found.entry) == kept.network(name)
         equal(found.variables, jax.device_get(kept.variables(stage)))
         assert not (tmp_path / head / "heads.safetensors").exists()
-    assert "resnet_small, teacher, in the format robust_jax\n" in capsys.readouterr().out
+    assert "resnet_tiny, teacher, in the format robust_jax\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["timm", "big_vision", "robust_jax"])

@@ -113,12 +113,12 @@ def head_weight(kd: Mapping[str, Any], head: str) -> float:
     better there than its student, are worth another mixture than on shifted ones.
 
     Args:
-      kd: `weight`, `clean_weight` (None: the same) and `heads`.
+      kd: `weight`, `clean_weight` (None or left out: the same) and `heads`.
       head: a key of `HEAD_DOMAINS`.
     """
     if head not in kd["heads"]:
         return 0.0
-    own = kd["clean_weight"] if head == "clean" else None
+    own = kd.get("clean_weight") if head == "clean" else None
     return float(kd["weight"] if own is None else own)
 
 

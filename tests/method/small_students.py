@@ -14,7 +14,6 @@ from robust_jax.method.student import Student
 CLASSES = 10
 KD = {
     "weight": 0.5,
-    "clean_weight": None,
     "temperature": 2.0,
     "weighting": "teacher_entropy",
     "heads": HEADS,

@@ -15,7 +15,6 @@ from robust_jax.method.uncertainty import mutual_information
 
 KD = {
     "weight": 0.3,
-    "clean_weight": None,
     "temperature": 2.0,
     "weighting": "teacher_entropy",
     "heads": ("unclean", "combined"),

@@ -13,7 +13,6 @@ from robust_jax.state import TrainState
 
 KD = {
     "weight": 0.5,
-    "clean_weight": None,
     "temperature": 2.0,
     "weighting": "none",
     "heads": HEADS,
