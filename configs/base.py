@@ -107,9 +107,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.method.frozen_dtype = "float32"  # of frozen matrices: float32 | bfloat16 (half the memory)
     c.method.kd = ConfigDict()
     c.method.kd.weight = 0.5  # lambda: 0 is "w/o KD"
-    c.method.kd.clean_weight = config_dict.placeholder(
-        float
-    )  # lambda of the clean head; else weight
+    c.method.kd.clean_weight = config_dict.placeholder(float)  # of the clean head; else weight
     c.method.kd.temperature = 2.0  # tau
     c.method.kd.weighting = "none"  # none | teacher_entropy
     c.method.kd.heads = ("clean", "unclean", "combined")  # heads that the teacher teaches

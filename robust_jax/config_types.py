@@ -16,8 +16,8 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
     Args:
       values: of a flattened config; keys without a default are left alone.
-      defaults: of the flattened `configs/base.py`; None takes a whole number or
-        None, but for those of `_FRACTIONS`.
+      defaults: of the flattened `configs/base.py`; None takes a whole number, those of
+        `_FRACTIONS` any number, or None.
 
     Raises:
       ValueError: which key has another type, its value, and what it takes.

@@ -76,9 +76,9 @@ def run(
         left = (time.monotonic() - began) / max(number, 1) * (len(mine) - number)
         guess = f", about {left / 60:.0f} min left" if number else ""
         print(f"\nrun {number + 1} of {len(mine)}: {one.name}, seed {one.seed}{guess}")
-        others = [other.directory(workdir) for other in runs]
         own = one.directory(workdir)
-        execute(one.config, own, shared=workdir, others=[other for other in others if other != own])
+        others = [other.directory(workdir) for other in runs if other is not one]
+        execute(one.config, own, shared=workdir, others=others)
         if transfers:
             _transfer(config, one, own)
         jax.clear_caches()  # of a hundred networks otherwise

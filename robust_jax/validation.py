@@ -96,12 +96,10 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     for head in config.method.kd.heads:
         _check_choice("method.kd.heads", head, HEADS)
     _check_range("seed", flat["seed"], 0, 2**31 - 1)
-    if flat["student_seed"] is not None:
-        _check_range("student_seed", flat["student_seed"], 0, 2**31 - 1)
+    _check_range("student_seed", flat["student_seed"], 0, 2**31 - 1)
     _check_range("augmented.fraction", flat["augmented.fraction"], 0.0, 1.0, above=True)
     _check_range("method.kd.weight", flat["method.kd.weight"], 0.0, 1.0)
-    if flat["method.kd.clean_weight"] is not None:
-        _check_range("method.kd.clean_weight", flat["method.kd.clean_weight"], 0.0, 1.0)
+    _check_range("method.kd.clean_weight", flat["method.kd.clean_weight"], 0.0, 1.0)
     _check_range("method.kd.temperature", flat["method.kd.temperature"], 0.0, above=True)
     _check_range("method.kd.clean_anchor", flat["method.kd.clean_anchor"], 0.0)
     _check_range("method.dropout", flat["method.dropout"], 0.0, 0.9)
@@ -117,6 +115,8 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
         "selection.num_samples",
         "selection.gate_stages",
         "evaluate.batch_size",
+        "evaluate.max_images",
+        "evaluate.max_sequences",
         "train.log_every_steps",
         "train.checkpoint_every_steps",
         "train.fsdp",
@@ -129,9 +129,6 @@ def validate(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict)
     _check_selection(config.selection)
     _check_start(config.student)
     _check_augmentation(config)
-    for key in ("evaluate.max_images", "evaluate.max_sequences"):
-        if flat[key] is not None:
-            _check_range(key, flat[key], 1)
 
 
 def _check_selection(selection: ml_collections.ConfigDict) -> None:
@@ -177,8 +174,7 @@ def _check_augmentation(config: ml_collections.ConfigDict) -> None:
             "set distort.copies"
         )
     _check_range("distort.copies", section.copies, 1)
-    if section.fit_steps is not None:
-        _check_range("distort.fit_steps", section.fit_steps, 1)
+    _check_range("distort.fit_steps", section.fit_steps, 1)
     _check_range("distort.noise2net_max_eps", section.noise2net_max_eps, 0.0, above=True)
     _check_range("teacher.ema_decay", config.teacher.ema_decay, 0.0, 0.99999)
     names = copies.copy_names(section.networks, section.copies)
@@ -198,9 +194,11 @@ def _check_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
 
 
 def _check_range(
-    key: str, value: float, low: float, high: float = math.inf, above: bool = False
+    key: str, value: float | None, low: float, high: float = math.inf, above: bool = False
 ) -> None:
-    """Checks low <= value <= high, or low < value <= high."""
+    """Checks low <= value <= high, or low < value <= high, of a key that is not left out."""
+    if value is None:
+        return
     if not low <= value <= high or (above and value == low):
         least = f"above {low}" if above else f"of at least {low}"
         most = "" if high == math.inf else f" and at most {high}"

@@ -12,17 +12,13 @@ def get_config(arg: str = "") -> ConfigDict:
     args = parse_arg(arg, runlocal=False, dir="")
     c = folder.get_config("recipe=small")
     c.data.dir, c.data.image_size = args.dir, 32
-    tables.shift(c)
-    c.student_seed = 0
+    tables.on_folder(c)
     # So that the student is ahead of its teacher on clean images, and costs more.
     c.pretrain.total_epochs = 30.0
     c.teacher.total_epochs = 52.0
     c.method.tuned_params = "0.3"  # from the last block on
-    c.method.kd.weight, c.method.kd.clean_weight = 1.0, 0.5
     c.distill.total_epochs = 10.0
-    c.finetune.loss = "cross_entropy"
     c.finetune.total_epochs = 5.0
-    c.selection.score, c.selection.keep_clean = "gate", 0.88
     if args.runlocal:
         quickstart.runlocal(c)
     tables.fill(

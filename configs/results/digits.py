@@ -13,7 +13,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c = quickstart.get_config("runlocal" if args.runlocal else "")
     # Noise2Net's copies are for choosing a head: nothing is trained on them.
     c.distort.networks, c.distort.noise2net_max_eps, c.distort.ops = ("noise2net",), 0.3, "decode"
-    c.selection.score, c.selection.keep_clean = "gate", 0.88
     c.selection.mixture.augment_ops, c.selection.mixture.noise2net = 1.0, 1.0
     c.finetune.total_epochs = 5.0
     tables.fill(c, "Digits: vit_tiny8, taught by resnet_tiny")

@@ -17,8 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.train_ops = f"{enlarged}|random_crop({{size}}, pad={{pad}})|flip_lr"
     c.data.eval_ops = c.evaluate.perturbation_ops = f"{enlarged}|central_crop({{size}})"
     c.distort.ops = "decode"  # copies of the small images, enlarged like them
-    tables.shift(c)
-    c.student_seed = 0
+    tables.on_folder(c)
     c.student.name, c.teacher.name = "efficientnet_lite2", "efficientnet_lite0"
     c.student.weights = c.teacher.weights = "pretrained"
     c.student.classifier = "finetune"
@@ -27,12 +26,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.teacher.learning_rate = 0.04
     c.teacher.total_epochs = 8.0
     c.method.tuned_params = "700000"  # from the last convolution on
-    c.method.kd.weight, c.method.kd.clean_weight = 1.0, 0.5
     c.distill.learning_rate = 3e-4
     c.distill.total_epochs = 20.0
-    c.finetune.loss = "cross_entropy"
     c.finetune.total_epochs = 2.0
-    c.selection.score, c.selection.keep_clean = "gate", 0.88
     if args.runlocal:
         quickstart.runlocal(c)
     tables.fill(

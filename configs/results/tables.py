@@ -29,7 +29,7 @@ COLUMNS = {
     "training s": ("seconds", "train_seconds"),
 }
 ROUTING = ("F clean", "F severe", "AUROC")  # of ours alone: the others have no heads to choose
-TRANSFER = "other data %"
+TRANSFER = "other data"
 TRANSFERRED = ("original", "full_finetune", "ours")  # beside these, it costs a pass for each
 NOTE = (
     "Clean and corrupted: accuracy; flips: how often the answer changes along a sequence. F: the "
@@ -38,24 +38,32 @@ NOTE = (
 )
 
 
-def shift(c: ConfigDict) -> None:
-    """Every family of training-time shifts, for the teacher, the tail and the choice of a head."""
+def on_folder(c: ConfigDict) -> None:
+    """What the settings on a folder have in common.
+
+    One given student for all seeds; every family of training-time shifts for the teacher, the tail
+    and the choice of a head; labels and teacher for the clean head, the teacher for the others.
+    """
+    c.student_seed = 0
     c.distort.networks, c.distort.noise2net_max_eps = ("cae", "edsr", "noise2net"), 0.3
     c.distort.fit_steps = 1500
     for section in (c.teacher, c.augmented, c.selection):
         section.mixture.augment_ops, section.mixture.chained = 2.0, 1.0
         section.mixture.noise2net = 1.0
+    c.method.kd.weight, c.method.kd.clean_weight = 1.0, 0.5
+    c.finetune.loss = "cross_entropy"
 
 
 def fill(c: ConfigDict, title: str, transfer: Changes = ()) -> None:
     """Makes a config the sweep of a setting: every method, three seeds.
 
     Args:
-      c: the config of its runs; `selection.score` is that of `ours`.
+      c: the config of its runs.
       title: of the table.
       transfer: what other data, to which a linear probe transfers, changes in the section `data`;
         () for none.
     """
+    c.selection.score, c.selection.keep_clean = "gate", 0.88
     c.baselines.methods = ("teacher", "full_finetune", "wise_ft", "apt", "ours_no_kd")
     c.evaluate.severities = (1, 3, 5)
     c.evaluate.perturbations = ("all",)
@@ -64,19 +72,16 @@ def fill(c: ConfigDict, title: str, transfer: Changes = ()) -> None:
     c.sweep.runs = (("all", ()),)
     c.sweep.columns = tuple((heading, form) for heading, (form, _) in COLUMNS.items())
     if transfer:
-        c.sweep.transfer = ((TRANSFER.removesuffix(" %"), transfer),)
-        c.sweep.columns += ((TRANSFER, "percent"),)
+        c.sweep.transfer = ((TRANSFER, transfer),)
+        c.sweep.columns += ((f"{TRANSFER} %", "percent"),)
     cells = list[Cell]()
     for row, method in ROWS.items():
-        if method == "ours_product" and c.selection.score == "product":
-            continue  # that is ours
         for heading, (_, metric) in COLUMNS.items():
             if heading in ROUTING and not method.startswith("ours"):
                 continue
             cells.append((row, heading, "all", method, metric, None))
         if transfer and method in TRANSFERRED:
-            metric = f"transfer/{TRANSFER.removesuffix(' %')}"
-            cells.append((row, TRANSFER, "all", method, metric, None))
+            cells.append((row, f"{TRANSFER} %", "all", method, f"transfer/{TRANSFER}", None))
     for head in HEADS:
         for heading in ("clean %", "corrupted %"):
             metric = f"heads/{head}/{COLUMNS[heading][1]}"

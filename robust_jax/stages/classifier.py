@@ -58,6 +58,7 @@ def train(
     jsd_weight: float = 0.0,
     augmented: ml_collections.ConfigDict | None = None,
     ema_decay: float = 0.0,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Trains all of a network and stores it.
 
@@ -70,13 +71,13 @@ def train(
       jsd_weight: of the consistency loss.
       augmented: section with the mixture that views are drawn from; None for one view, the image.
       ema_decay: of the average of the weights that is kept in their place; 0 keeps the last.
+      seed: of the first weights, the order and the views; that of the run if None.
 
     Returns:
       Clean accuracy, times and which weights it began with.
     """
-    section, seed = context.config[section_name], context.config.seed
-    if path == "pretrain":
-        seed = config_lib.student_seed(context.config)
+    section = context.config[section_name]
+    seed = context.config.seed if seed is None else seed
     views, drawn, mixture = {"image": ""}, {}, {}
     if augmented is not None:
         augment = context.ops("augment_ops")

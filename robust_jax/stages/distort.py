@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from robust_jax import config, distort
+from robust_jax import config as config_lib
+from robust_jax import distort
 from robust_jax.data import copies
 from robust_jax.stages.context import Context
 
@@ -20,7 +21,7 @@ def run(context: Context) -> dict[str, Any]:
             context.ops("distort.ops"),
             section,
             found.directory,
-            seed=config.student_seed(context.config),
+            seed=config_lib.student_seed(context.config),
             workdir=context.workdir,
             mesh=context.mesh,
             log_every_steps=context.config.train.log_every_steps,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from robust_jax import config as config_lib
 from robust_jax.stages import classifier, probe
 from robust_jax.stages.context import Context
 from robust_jax.zero_shot.head import ZeroShotHead
@@ -11,7 +12,8 @@ def run(context: Context) -> dict[str, Any]:
     """Makes the student; returns its clean accuracy and times."""
     student = context.config.student
     if not student.weights or student.classifier == "finetune":
-        return classifier.train(context, "pretrain", "student", "pretrain")
+        seed = config_lib.student_seed(context.config)
+        return classifier.train(context, "pretrain", "student", "pretrain", seed=seed)
     kind = "load" if student.classifier == "load" else "new"
     variables, facts = classifier.load_weights(context, "student", kind)
     if student.classifier == "zero_shot":

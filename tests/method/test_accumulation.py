@@ -53,7 +53,8 @@ def check_equal(found, wanted):
 
 
 @pytest.mark.parametrize(
-    "loss", ["augmix_jsd", pytest.param("cross_entropy", marks=pytest.mark.slow)]
+    "loss",
+    [v if v == "augmix_jsd" else pytest.param(v, marks=pytest.mark.slow) for v in supervised.VIEWS],
 )
 def test_full_fine_tuning_in_parts_takes_the_same_steps(loss):
     model, entry, variables = network("vit_tiny8")
