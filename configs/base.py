@@ -133,13 +133,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.selection = ConfigDict()
     c.selection.num_samples = 10  # N MC-dropout samples a head (supplement, section 7)
     c.selection.uncertainty = "mutual_information"  # | variance | predictive_entropy
-    c.selection.score = "product"  # product | sum | uncertainty | kl | max_logit | gate
+    c.selection.score = "gate"  # | product (U x KL, the paper) | sum | uncertainty | kl | max_logit
     c.selection.direction = "combined_to_head"  # | head_to_combined
     c.selection.candidates = "clean_unclean"  # | all (the combined head may answer)
     c.selection.calibrate = True  # temperature a head and one threshold, on held-out images
     # The share of held-out clean images that the threshold leaves to the clean head; 0 for the
     # threshold that is right most often (of the gate: even odds).
-    c.selection.keep_clean = 0.0
+    c.selection.keep_clean = 0.88
     # How the shifted images that calibrate are made; all 0 is as those of augmented.mixture.
     c.selection.mixture = _mixture(augment_ops=0.0)
     # The first stages of the network whose channel means and deviations the gate sees.

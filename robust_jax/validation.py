@@ -137,9 +137,9 @@ def _check_selection(selection: ml_collections.ConfigDict) -> None:
     if selection.score == "gate" and selection.candidates != "clean_unclean":
         raise ValueError(
             f"a gate tells clean from shifted only; got selection.candidates="
-            f"{selection.candidates}; use clean_unclean with selection.score=gate"
+            f"{selection.candidates}; use clean_unclean, or another selection.score"
         )
-    if selection.keep_clean and not selection.calibrate:
+    if selection.keep_clean and not selection.calibrate and selection.score != "gate":
         raise ValueError(
             f"selection.keep_clean sets a threshold; got {selection.keep_clean} with "
             "selection.calibrate=False; calibrate, or use 0"

@@ -68,10 +68,14 @@ def test_every_default_is_valid():
         ({"evaluate__max_sequences": 0}, r"evaluate.max_sequences .*got 0"),
         (
             {"selection__score": "gate", "selection__candidates": "all"},
-            r"a gate tells clean .*got selection.candidates=all; use clean_unclean",
+            r"a gate tells clean .*got selection.candidates=all; use clean_unclean, or another",
         ),
         (
-            {"selection__keep_clean": 0.9, "selection__calibrate": False},
+            {
+                "selection__keep_clean": 0.9,
+                "selection__calibrate": False,
+                "selection__score": "kl",
+            },
             r"keep_clean sets a threshold; got 0.9 .*; calibrate, or use 0",
         ),
         ({"selection__gate_stages": 0}, r"selection.gate_stages .*got 0; .*at least 1$"),

@@ -80,6 +80,7 @@ def test_a_resnet(tmp_path, images, dtype):
     config = quick_config(
         student__name="resnet_small",
         student__dtype=dtype,
+        selection__score="product",
         selection__candidates="all",
         baselines__methods=(),
         **LONGER,

@@ -59,19 +59,19 @@ def test_answers_are_those_of_the_evaluation(trained, said):
     np.testing.assert_array_equal(said.head, stored["ours/head"])
 
 
-def test_a_gate_may_choose(trained, images, tmp_path):
+def test_another_rule_may_choose(trained, images, tmp_path):
     workdir = copy_run(trained, tmp_path / "run")
     config = json.loads((workdir / "config.json").read_text())
-    (workdir / "config.json").write_text(json.dumps(config | {"selection.score": "gate"}))
+    (workdir / "config.json").write_text(json.dumps(config | {"selection.score": "product"}))
     calibrations = workdir / "evaluate" / "calibration"
-    (calibrations / "ours_gate.json").replace(calibrations / "ours.json")
-    gated = robust_jax.load(workdir)
-    assert gated.score == "gate"
-    said = gated.predict(images)
+    (calibrations / "ours_product.json").replace(calibrations / "ours.json")
+    other = robust_jax.load(workdir)
+    assert other.score == "product"
+    said = other.predict(images)
     stored = np.load(trained / "evaluate" / "outputs" / "clean.npz")
     assert 0 < said.head.mean() < 1 and (said.head != stored["ours/head"]).any()
-    np.testing.assert_array_equal(said.head, stored["ours_gate/head"])
-    np.testing.assert_array_equal(said.label, stored["ours_gate/label"])
+    np.testing.assert_array_equal(said.head, stored["ours_product/head"])
+    np.testing.assert_array_equal(said.label, stored["ours_product/label"])
 
 
 def test_answers_have_the_promised_form(classifier, said):

@@ -102,9 +102,9 @@ def start(arg: str) -> Scale:
         raise ValueError(
             f"runlocal, small and dir=DIR are of the small scale; got {arg!r}; write imagenet alone"
         )
-    if args.imagenet:
-        return Scale(_imagenet(), True)
-    return Scale(_small(args), False)
+    c = _imagenet() if args.imagenet else _small(args)
+    c.selection.score, c.selection.keep_clean = "product", 0.0  # the gate is ours
+    return Scale(c, args.imagenet)
 
 
 def name(scale: Scale, paper: str, what: str) -> str:

@@ -63,7 +63,6 @@ def fill(c: ConfigDict, title: str, transfer: Changes = ()) -> None:
       transfer: what other data, to which a linear probe transfers, changes in the section `data`;
         () for none.
     """
-    c.selection.score, c.selection.keep_clean = "gate", 0.88
     c.baselines.methods = ("teacher", "full_finetune", "wise_ft", "apt", "ours_no_kd")
     c.evaluate.severities = (1, 3, 5)
     c.evaluate.perturbations = ("all",)

@@ -21,9 +21,10 @@ COLLECTIVES = ("all-gather", "all-to-all", "collective-permute", "all-reduce", "
 
 
 def new_networks(workdir, classes=10, **changes):
-    """Networks of the quick start on one device; nothing is trained."""
+    """Networks of the quick start on one device, with a choice by dropout; nothing is trained."""
     names = tuple(map(str, range(classes)))
-    found = Networks(quick_config(**changes), workdir, names)
+    config = quick_config(selection__score="product", selection__keep_clean=0.0, **changes)
+    found = Networks(config, workdir, names)
     found.mesh = sharding.make_mesh(jax.devices()[:1])
     return found
 

@@ -89,7 +89,7 @@ def test_finished_stages_are_skipped_and_a_rerun_is_of_its_dependants_only(
         ),
         (
             {"selection__score": "sum", "evaluate__severities": (1,)},
-            r"got evaluate.severities: \[1, 5\] -> \[1\], selection.score: 'product' -> 'sum'",
+            r"got evaluate.severities: \[1, 5\] -> \[1\], selection.score: 'gate' -> 'sum'",
         ),
     ],
 )

@@ -196,7 +196,7 @@ def test_inference_ablations_share_the_trained_heads(finished):
     routed = routing.routed_methods(found, arrays["tuned"])
     used = {name: routing.ROUTED[name][0] for name in routed}
     hashes = {name: parameter_hash(arrays["tuned"][key]) for name, key in used.items()}
-    shared = {"ours", "ours_no_kld", "ours_no_umc", "ours_max_logit", "ours_gate"}
+    shared = {"ours", "ours_no_kld", "ours_no_umc", "ours_max_logit", "ours_product"}
     assert {hashes[name] for name in shared} == {parameter_hash(tuned(finished))}
     assert hashes["ours_no_kd"] not in {hashes[name] for name in shared}
 
