@@ -30,9 +30,9 @@ def classifier(shaken):
 @pytest.fixture(scope="module")
 def routed(shaken, classifier, images):
     """The run, its threshold moved to where both heads answer and rounding decides nothing."""
-    found = classifier.answer(images)
-    scores = np.log(found.uncertainty[:, :2] * found.kl)
-    middle = np.sort(scores[:, 0] - scores[:, 1])[25:75]
+    answering = Answering.restore(shaken)
+    seen = jax.jit(answering.observe)(answering.arrays, images)
+    middle = np.sort(answering.arrays[2].gate(seen["statistics"]))[25:75]
     gap = np.diff(middle).argmax()
     stored = shaken / "evaluate" / "calibration" / "ours.json"
     threshold = float(middle[gap : gap + 2].mean())

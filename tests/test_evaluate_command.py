@@ -54,7 +54,7 @@ def test_the_methods_of_a_run_answer_as_in_it(finished, digits, tmp_path, capsys
     assert {row["n"] for row in rows} == {64}
     said = capsys.readouterr().out
     assert "images: clean 64, corruption 64, perturbation 64" in said
-    assert "ours (gate)" in said and "fog" in said and "mean flip probability" in said
+    assert "ours (U x KL)" in said and "fog" in said and "mean flip probability" in said
 
 
 def test_a_network_alone_and_a_stored_corruption(finished, digits, tmp_path, capsys):
