@@ -15,8 +15,9 @@ def get_config(arg: str = "") -> ConfigDict:
     tables.on_folder(c)
     # So that the student is ahead of its teacher on clean images, and costs more.
     c.pretrain.total_epochs = 30.0
-    c.teacher.total_epochs = 52.0
+    c.teacher.total_epochs = 40.0
     c.method.tuned_params = "0.3"  # from the last block on
+    c.method.kd.weight, c.method.kd.clean_weight = 0.6, 0.3
     c.distill.total_epochs = 10.0
     c.finetune.total_epochs = 5.0
     if args.runlocal:

@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.distill.learning_rate = 3e-4
     c.distill.total_epochs = 5.0
     # Of its teacher, who is behind it on clean and on mildly shifted images, it wants less.
-    c.method.kd.weight, c.method.kd.clean_weight = 0.3, None
+    c.method.kd.weight = 0.3
     c.finetune.total_epochs = 2.0
     if args.runlocal:
         quickstart.runlocal(c)

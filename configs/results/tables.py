@@ -42,7 +42,7 @@ def on_folder(c: ConfigDict) -> None:
     """What the settings on a folder have in common.
 
     One given student for all seeds; every family of training-time shifts for the teacher, the tail
-    and the choice of a head; labels and teacher for the clean head, the teacher for the others.
+    and the choice of a head.
     """
     c.student_seed = 0
     c.distort.networks, c.distort.noise2net_max_eps = ("cae", "edsr", "noise2net"), 0.3
@@ -50,7 +50,6 @@ def on_folder(c: ConfigDict) -> None:
     for section in (c.teacher, c.augmented, c.selection):
         section.mixture.augment_ops, section.mixture.chained = 2.0, 1.0
         section.mixture.noise2net = 1.0
-    c.method.kd.weight, c.method.kd.clean_weight = 1.0, 0.5
     c.finetune.loss = "cross_entropy"
 
 
