@@ -99,7 +99,7 @@ class Run:
 
 def make_config(args: Namespace) -> ConfigDict:
     """The config of a user's run, but for a student that is hardly trained."""
-    c = folder.get_config() if args.data else quickstart.get_config()
+    c = folder.get_config() if args.data else quickstart.digits()
     c.data.dir = args.data
     c.data.image_size = args.image_size
     c.student.name = args.student or c.student.name

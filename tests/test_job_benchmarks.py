@@ -140,7 +140,7 @@ def test_scaling(tmp_path):
     }
 
 
-@pytest.mark.parametrize("fsdp", [1, 4])
+@pytest.mark.parametrize("fsdp", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_cached_call_is_steps_on_rows_of_the_cache(load, fsdp):
     scaling, mesh = load("scaling"), sharding.make_mesh(fsdp=fsdp)
     step, arguments = load("steps").variants(MODEL, 16, scaling.CLASSES)["cached"]

@@ -143,7 +143,7 @@ def _small(args: ConfigDict) -> ConfigDict:
         c.distill.total_epochs = 20.0
         c.finetune.total_epochs = 5.0
     else:
-        c = quickstart.get_config()
+        c = quickstart.digits()
         c.pretrain.total_epochs = c.teacher.total_epochs = 10.0
         c.augmented.replicas = 4
         c.finetune.update(optimizer="adamw", learning_rate=3e-4, total_epochs=10.0)

@@ -50,7 +50,9 @@ def random_params(model):
     return jax.tree.map(lambda s: draw.normal(size=s.shape, scale=0.2).astype(np.float32), shapes)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", [k if k == "cae" else pytest.param(k, marks=pytest.mark.slow) for k in MODELS]
+)
 def test_deepaugment(kind):
     network = distort.Network(MODELS[kind], random_params(MODELS[kind]), {})
     run, params, _ = distort._deepaugment(kind, network, SECTION)

@@ -112,6 +112,7 @@ def test_batch_statistics_are_kept():
     assert state.watched(["loss"])[tensor] == "statistics of batch_stats/mean"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_can_go_on(finished, tmp_path):
     """A learning rate that no network survives, in the whole program; then a good one."""
     workdir = copy_run(finished, tmp_path / "run", without=LATER)

@@ -54,7 +54,7 @@ def check_equal(found, wanted):
 
 @pytest.mark.parametrize(
     "loss",
-    [v if v == "augmix_jsd" else pytest.param(v, marks=pytest.mark.slow) for v in supervised.VIEWS],
+    [pytest.param(v, marks=pytest.mark.slow) if v == "augmix_jsd" else v for v in supervised.VIEWS],
 )
 def test_full_fine_tuning_in_parts_takes_the_same_steps(loss):
     model, entry, variables = network("vit_tiny8")
@@ -72,7 +72,7 @@ def test_full_fine_tuning_in_parts_takes_the_same_steps(loss):
     ("share", "cached"),
     [
         ("tail", False),
-        ("none", True),
+        pytest.param("none", True, marks=pytest.mark.slow),
         pytest.param("tail", True, marks=pytest.mark.slow),
         pytest.param("none", False, marks=pytest.mark.slow),
     ],

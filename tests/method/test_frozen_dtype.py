@@ -14,8 +14,8 @@ from robust_jax.state import TrainState
 ADAM = optax.adamw(1e-2, weight_decay=0.1)
 CASES = [
     ("vit_tiny8", 30_000, "tail", "linear"),
-    ("vit_tiny8", 30_000, "none", "linear"),
-    ("vit_tiny8", 30_000, "tail", "cosine"),
+    pytest.param("vit_tiny8", 30_000, "none", "linear", marks=pytest.mark.slow),
+    pytest.param("vit_tiny8", 30_000, "tail", "cosine", marks=pytest.mark.slow),
     ("resnet_small", 60_000, "tail", "linear"),
 ]
 

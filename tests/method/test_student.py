@@ -23,10 +23,10 @@ SMALL = {
     "resnet_small": {"base_width": 8, "depths": (1, 1, 1, 1)},
 }
 CASES = [
-    ("vit_tiny8", 9_000, "tail"),
+    pytest.param("vit_tiny8", 9_000, "tail", marks=pytest.mark.slow),
     ("vit_tiny8", 30_000, "tail"),  # the boundary lies inside the last block
     ("vit_tiny8", 15_000, "none"),
-    ("resnet_small", 10_000, "tail"),
+    pytest.param("resnet_small", 10_000, "tail", marks=pytest.mark.slow),
     ("resnet_small", 60_000, "tail"),
 ]
 

@@ -96,6 +96,7 @@ def test_when_to_cache(use, gigabytes, passes, expected, why):
     assert cache.decide(section, gigabytes, passes) == (expected, why)
 
 
+@pytest.mark.slow
 def test_frozen_arrays_in_half_precision_go_through_the_stages(finished, tmp_path):
     later = ("cache", "distill", "baselines", "evaluate", "report")
     workdir = copy_run(finished, tmp_path / "run", without=later)
