@@ -7,7 +7,7 @@ from robust_jax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Returns the config; `runlocal` shrinks it to under a minute, without copies."""
+    """Returns the config; `runlocal` shrinks what `digits` has to under a minute."""
     args = parse_arg(arg, runlocal=False)
     c = digits()
     if args.runlocal:

@@ -2,10 +2,8 @@
 
 import dataclasses
 import difflib
-import functools
 import importlib
 import math
-import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -152,14 +150,11 @@ def shapes(module: Any) -> dict[str, Any]:
     return jax.eval_shape(module.init, jax.random.key(0), module.example_input())
 
 
-@functools.cache  # tracing a large network takes seconds
-def stage_parameter_counts(name: str, num_classes: int = 1000) -> Mapping[str, int]:
+def stage_parameter_counts(name: str, num_classes: int = 1000) -> dict[str, int]:
     """Parameters of each stage in order, without allocating any; batch statistics do not count."""
     model = build(name, num_classes, image_size=entry(name).native_size)
     params = shapes(model)["params"]
-    return types.MappingProxyType(
-        {stage: _count(params.get(stage, {})) for stage in model.stage_names}
-    )
+    return {stage: _count(params.get(stage, {})) for stage in model.stage_names}
 
 
 def text_parameter_count(name: str) -> int:

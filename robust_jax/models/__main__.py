@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from robust_jax.models import MODELS, ModelEntry, parameter_count, stage_parameter_counts
+from robust_jax.models import MODELS, ModelEntry, stage_parameter_counts, text_parameter_count
 
 
 def describe(row: ModelEntry) -> dict[str, Any]:
@@ -14,10 +14,11 @@ def describe(row: ModelEntry) -> dict[str, Any]:
     classifier of 1000 classes.
     """
     counts = stage_parameter_counts(row.name)
+    image = sum(counts.values()) - counts["head"]
     return {
         "name": row.name,
-        "params_image": sum(counts.values()) - counts["head"],
-        "params_total": parameter_count(row.name),
+        "params_image": image,
+        "params_total": image + (text_parameter_count(row.name) or counts["head"]),
         "input_size": row.input_size,
         "mean": list(row.mean),
         "std": list(row.std),

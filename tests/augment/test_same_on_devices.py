@@ -50,9 +50,7 @@ def random_params(model):
     return jax.tree.map(lambda s: draw.normal(size=s.shape, scale=0.2).astype(np.float32), shapes)
 
 
-@pytest.mark.parametrize(
-    "kind", [k if k == "cae" else pytest.param(k, marks=pytest.mark.slow) for k in MODELS]
-)
+@pytest.mark.parametrize("kind", ["cae", pytest.param("edsr", marks=pytest.mark.slow)])
 def test_deepaugment(kind):
     network = distort.Network(MODELS[kind], random_params(MODELS[kind]), {})
     run, params, _ = distort._deepaugment(kind, network, SECTION)

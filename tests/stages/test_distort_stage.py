@@ -86,13 +86,13 @@ def test_the_result_tells_the_time_and_what_the_networks_can(finished):
 
 @pytest.mark.slow
 def test_the_teacher_is_trained_on_a_mixture(images, finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
+    workdir = shutil.copytree(finished, tmp_path / "run")
     keys = {"distort__networks": NETWORKS, "teacher__ema_decay": 0.9, **MIXTURES}
-    run(config(images, stages=("teacher",), **keys), tmp_path / "run")
-    found = stages.result(epath.Path(tmp_path / "run"), "teacher")
+    run(config(images, stages=("teacher",), **keys), workdir)
+    found = stages.result(epath.Path(workdir), "teacher")
     assert found["steps"] == 4
     assert 0 <= found["clean_accuracy"] <= 1
-    assert (tmp_path / "run" / "teacher" / "variables").exists()
+    assert (workdir / "teacher" / "variables").exists()
 
 
 def test_copies_of_another_run_are_used_for_the_same_images_only(
